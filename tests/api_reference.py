@@ -23,14 +23,15 @@ WIDTH = 100
 _SPACE_IN_CODE = "\0"
 SECTIONS = {
     "Load a model": ("load_encoder", "load_causal_lm", "list_models", "TextEncoder", "CausalLM", "ModelInfo"),
-    "Train": ("train", "iter_train", "train_batch", "iter_batch", "sweep", "port"),
+    "Train": ("train", "iter_train", "train_batch", "iter_batch", "sweep", "tune", "port"),
     "Settings": ("TrainConfig", "TrainSettings", "HardConfig", "HardSettings"),
     "Measure and read": ("grade", "read_out", "find_hard", "compose"),
     "Keep and exchange": ("SoftPrompt", "Library", "Entry", "export", "import_files", "assign"),
     "What functions return": (
         "Sweep", "Result", "Composition", "ContextFidelity", "ContextScore", "ReadoutToken", "Neighbour", "HardReadout",
         "EntrySummary", "EntryPage", "ExportResult", "ImportReport", "ImportResult", "BackupReport", "CheckReport",
-        "Ancestor", "WeightedText", "HardPrompt", "TrainingState",
+        "ExampleFidelity", "ExampleScore", "ExampleSample", "ExampleSource", "Ancestor", "WeightedText", "HardPrompt",
+        "TrainingState",
     ),
     "What callbacks receive": ("Report", "SweepReport", "HardReport", "BatchProgress"),
 }  # fmt: skip
@@ -52,6 +53,7 @@ INTERNAL_ATTRIBUTES = {
     "extra_tensors",
     "fingerprint",
     "hidden_weight",
+    "needs_language_model",
     "ordinary_ids",
     "token_norm",
     "token_std",

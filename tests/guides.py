@@ -2,7 +2,7 @@
 
 `softprompt-tui` on the shell's path hands each command to the nursery, which has already imported torch. To save time
 and need no download and no GPU, commands train for few steps, and each real model is `mini`, or a small one with random
-weights where its width matters.
+weights where its width matters or where it is a language model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ NEEDS_LANGUAGE_MODEL = "language-models-elsewhere.md"  # it has a soft prompt fo
 NOT_RUN = ("pipx", "uv", "git", "cd", "python3", "test -d .venv", ".venv/bin/", "source")
 STEPS, WIDE_STEPS, STEPS_FOR_A_GOAL = 5, 2, 30
 SECONDS_PER_BLOCK = 300  # far more than one takes, for a busy machine
-COMMANDS_WITH_STEPS = ("train", "sweep", "batch")
+COMMANDS_WITH_STEPS = ("train", "sweep", "tune", "batch")
+LANGUAGE_MODELS = ("smollm2", "smollm2-q4")
 MEASURES = ("bench", "doctor")  # these take long and have tests of their own, so only their options are read
 MAX_REQUEST_BYTES = 1 << 20
 # what is different at every run, or on every machine
@@ -96,7 +97,7 @@ class Shell:
         self.folder.mkdir()
         self._wide_model, _ = write_open_clip(folder / "model", SD_WIDTH)
         self._model = "mini"  # stands in for a real one
-        self._language_model = folder / "language-model"
+        self._language_model = folder / "language-model"  # made when a command needs it: transformers takes seconds
         self._environment = environment
         self._lock = threading.Lock()
         nursery.warm_vocabulary()  # for hard readouts
@@ -139,7 +140,11 @@ class Shell:
 
     def _run_python(self, block: Block) -> Ran:
         """Run a script in a process of the nursery, which ends before it would run a command."""
-        before = f"{self._go_to(str(self.folder))}\n{block.code}\nraise SystemExit"
+        code = block.code
+        for name in LANGUAGE_MODELS:
+            if f'"{name}"' in code:
+                code = code.replace(f'"{name}"', repr(self._small_language_model()))
+        before = f"{self._go_to(str(self.folder))}\n{code}\nraise SystemExit"
         with self._lock:
             script = self._nursery.start_command(before=before, stdout=PIPE, stderr=PIPE, **self._environment)
         output, error = script.read_output()
@@ -180,11 +185,22 @@ class Shell:
                 os.close(descriptor)
             line.send(str(command.wait()).encode())
 
+    def _small_language_model(self) -> str:
+        if not self._language_model.exists():
+            from tests.softprompt.conftest import CHATML
+            from tests.softprompt.encoders.causal_lm.tiny_models import save_model
+
+            save_model("Llama", self._language_model, CHATML, max_position_embeddings=512)
+        return f"local-dir:{self._language_model}"
+
     def _quick(self, args: list[str]) -> list[str]:
         """Return the same command with fewer steps and without a download or a GPU."""
+        if args[:2] == ["models", "pull"]:
+            args = [self._small_language_model() if arg in LANGUAGE_MODELS else arg for arg in args]
         if args[0] != "models":
             args = [self._model if re.fullmatch(r"[\w-]+/[\w-]+", arg) else arg for arg in args]
             args = ["cpu" if arg.startswith("cuda") else arg for arg in args]
+            args = [self._small_language_model() if arg in LANGUAGE_MODELS else arg for arg in args]
         if args[0] in COMMANDS_WITH_STEPS or (args[0] == "compose" and "--save" in args):
             steps = STEPS_FOR_A_GOAL if "auto" in args else WIDE_STEPS if self._wide_model in args else STEPS
             args += [] if "--steps" in args or "--help" in args else ["--steps", str(steps)]
@@ -206,7 +222,7 @@ def save_language_prompt(folder: Path, home: Path) -> None:
     from tests.softprompt.formats.language_prompts import make_prompt
 
     folder.mkdir()
-    model = load_causal_lm(save_model("Llama", folder, CHATML), "cpu")
+    model = load_causal_lm(save_model("Llama", folder, CHATML, max_position_embeddings=512), "cpu")
     Library(home / "data").save(make_prompt(model))
 
 

@@ -4,7 +4,7 @@
     prompt = softprompt.train(encoder, "image of serene landscape at sunrise", tokens=3)
     softprompt.Library().save(prompt)
 
-Train: train, iter_train, train_batch, iter_batch, sweep, port. Settings: TrainConfig, TrainSettings.
+Train: train, iter_train, train_batch, iter_batch, sweep, tune, port. Settings: TrainConfig, TrainSettings.
 Measure: grade, read_out. Find real words: find_hard. Use as words: compose.
 Keep: Library, SoftPrompt.save, SoftPrompt.load. Other programs: export, import_files, assign.
 Models: load_encoder, load_causal_lm, list_models. All errors are SoftPromptErrors.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softprompt.api.hard import find_hard
     from softprompt.api.measures import grade, read_out
     from softprompt.api.models import list_models, load_causal_lm, load_encoder
-    from softprompt.api.training import Sweep, iter_train, port, sweep, train
+    from softprompt.api.training import Sweep, iter_train, port, sweep, train, tune
     from softprompt.batches.results import BatchProgress, Result
     from softprompt.config import HardConfig, HardSettings, TrainConfig, TrainSettings
     from softprompt.discrete import HardReport
@@ -72,6 +72,10 @@ if TYPE_CHECKING:
         AnswerScore,
         ContextFidelity,
         ContextScore,
+        ExampleFidelity,
+        ExampleSample,
+        ExampleScore,
+        ExampleSource,
         HardReadout,
         Neighbour,
         ReadoutToken,
@@ -86,16 +90,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ancestor", "AnswerFidelity", "AnswerSample", "AnswerScore", "ArchiveError", "ArgumentError", "BackupReport",
-    "BadName", "BatchProgress", "CausalLM", "CheckReport",
-    "Composition", "ConfigError", "ContextFidelity", "ContextScore", "DeviceError", "Entry", "EntryChanged",
-    "EntryDamaged", "EntryNotFound", "EntryPage", "EntryRefused", "EntrySummary", "ExportRefused", "ExportResult",
-    "FileInTheWay", "FileRefused", "HardConfig", "HardPrompt", "HardReadout", "HardReport", "HardSettings", "HomeError",
-    "ImportReport", "ImportResult", "Library", "LibraryError", "MissingPackage", "ModelInfo", "ModelRefused",
-    "ModelUnavailable", "Neighbour", "PromptError", "PromptTooLong", "ReadoutToken", "Report", "Result", "RunRefused",
-    "SoftPrompt", "SoftPromptError", "StateLost", "Sweep", "SweepReport", "TemplateError", "TextEncoder", "TrainConfig",
-    "TrainSettings", "TrainingFailed", "TrainingState", "UnknownModel", "WeightedText", "__version__", "assign",
-    "compose", "export", "find_hard", "grade", "import_files", "iter_batch", "iter_train", "list_models",
-    "load_causal_lm", "load_encoder", "port", "read_out", "sweep", "train", "train_batch",
+    "BadName", "BatchProgress", "CausalLM", "CheckReport", "Composition", "ConfigError", "ContextFidelity",
+    "ContextScore", "DeviceError", "Entry", "EntryChanged", "EntryDamaged", "EntryNotFound", "EntryPage",
+    "EntryRefused", "EntrySummary", "ExampleFidelity", "ExampleSample", "ExampleScore", "ExampleSource",
+    "ExportRefused", "ExportResult", "FileInTheWay", "FileRefused", "HardConfig", "HardPrompt", "HardReadout",
+    "HardReport", "HardSettings", "HomeError", "ImportReport", "ImportResult", "Library", "LibraryError",
+    "MissingPackage", "ModelInfo", "ModelRefused", "ModelUnavailable", "Neighbour", "PromptError", "PromptTooLong",
+    "ReadoutToken", "Report", "Result", "RunRefused", "SoftPrompt", "SoftPromptError", "StateLost", "Sweep",
+    "SweepReport", "TemplateError", "TextEncoder", "TrainConfig", "TrainSettings", "TrainingFailed", "TrainingState",
+    "UnknownModel", "WeightedText", "__version__", "assign", "compose", "export", "find_hard", "grade", "import_files",
+    "iter_batch", "iter_train", "list_models", "load_causal_lm", "load_encoder", "port", "read_out", "sweep", "train",
+    "train_batch", "tune",
 ]  # fmt: skip
 
 # without a handler of the caller's, Python would print warnings on stderr
@@ -123,6 +128,10 @@ if not TYPE_CHECKING:
         "Entry": "library.entry",
         "EntryPage": "library",
         "EntrySummary": "library",
+        "ExampleFidelity": "prompts.results",
+        "ExampleSample": "prompts.results",
+        "ExampleScore": "prompts.results",
+        "ExampleSource": "prompts.results",
         "ExportResult": "formats.writers.exporter",
         "HardConfig": "config",
         "HardPrompt": "objectives.base",
@@ -163,6 +172,7 @@ if not TYPE_CHECKING:
         "sweep": "api.training",
         "train": "api.training",
         "train_batch": "api.batch",
+        "tune": "api.training",
     }
 
     def _version() -> str:

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypedDict, get_args
 
 from softprompt.argument_types import check_ordered, describe, list_of_strings, plain_value
 from softprompt.arguments import checked_fields
-from softprompt.errors import ConfigError, DeviceError, check_text, option, wording
+from softprompt.errors import ConfigError, DeviceError, check_text, command, option, wording
 from softprompt.prompts.contexts import TRAINING_CONTEXTS, check_context
 from softprompt.prompts.questions import MAX_QUESTIONS
 from softprompt.text_states import ImageProgram
 
 Init = Literal["noise", "vocabulary", "prompt", "first", "soft"]
-ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed", "distill"]
+ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed", "distill", "examples"]
 ModelKind = Literal["text", "causal"]
 """A text encoder, or a causal language model."""
 Placement = Literal["system", "user", "start"]
@@ -60,6 +60,7 @@ class TrainSettings(TypedDict, total=False):
     placement: Placement
     questions: str | Sequence[str]
     self_study: int
+    instruction: str
 
 
 class HardSettings(TypedDict, total=False):
@@ -91,7 +92,8 @@ class TrainConfig:
             plus an InfoNCE term that pushes away from `against`; "hidden", the distance between the hidden states that
             image programs of `family` use (softprompt.objectives.hidden_states); "mixed", the hidden loss with
             weight `hidden_share` plus cosine distance with the remaining weight; or, for causal language models only,
-            "distill", the KL divergence from the model's own answers with the hard prompt in place.
+            "distill", the KL divergence from the model's own answers with the hard prompt in place, and "examples", the
+            cross-entropy of the outputs of examples.
         against: prompts to push away from ("contrastive" only).
         family: the image programs whose hidden states are matched ("hidden" and "mixed" only).
         hidden_share: weight of the hidden loss ("mixed" only).
@@ -107,10 +109,11 @@ class TrainConfig:
             or set OMP_NUM_THREADS=1.
         long: what to do with a prompt longer than the context length: "refuse" it, "chunk" it and train on
             the mean of the chunks, or "cut" it.
-        placement: where the soft tokens stand in the chat template ("distill" only).
+        placement: where the soft tokens stand in the chat template ("distill" and "examples" only).
         questions: what the model is asked ("distill" only); with (), a built-in list. A quarter is held out for
             grading.
         self_study: number of questions that the model writes itself about the prompt, in addition ("distill" only).
+        instruction: the text to start from with init="first" or "prompt", in place of a prompt ("examples" only).
     """
 
     tokens: int | Literal["auto"] = 3
@@ -131,15 +134,20 @@ class TrainConfig:
     placement: Placement = "system"
     questions: tuple[str, ...] = ()
     self_study: int = 0
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         _convert_numbers(self)
-        if self.objective == "distill" and self.contexts is TRAINING_CONTEXTS:  # questions take their place
+        if self.needs_language_model and self.contexts is TRAINING_CONTEXTS:  # questions or examples take their place
             object.__setattr__(self, "contexts", ())
         for name in ("against", "contexts", "questions"):
             object.__setattr__(self, name, _as_texts(name, getattr(self, name)))
         if not isinstance(self.project_norm, bool):
             raise ConfigError(f"project_norm is {_format_value(self.project_norm)}; it must be True or False")
+        if not isinstance(self.instruction, str):
+            raise ConfigError(f"instruction is {_format_value(self.instruction)}; it must be a string.")
+        check_text("instruction", self.instruction, ConfigError)
+        self._check_examples()
         if not isinstance(self.tokens, str) or self.tokens != "auto":
             _check_whole("tokens", self.tokens, 1, MAX_TOKENS, "10 is typical; 3 is often enough")
         elif self.stop_at is None:
@@ -224,11 +232,51 @@ class TrainConfig:
                 )
             return
         for name in ("placement", "questions", "self_study"):
+            if name == "placement" and self.objective == "examples":
+                continue
             if getattr(self, name) != getattr(TrainConfig, name):
                 raise ConfigError(
                     f"{name!r} is set, but the objective is {self.objective}: only distill uses it, with a causal "
                     f"language model. Use {option('objective', 'distill')}, or remove {name!r}."
                 )
+
+    def _check_examples(self) -> None:
+        """Raise ConfigError for a setting that the objective "examples" does not use, or that only it uses."""
+        if self.objective != "examples":
+            if self.instruction:
+                raise ConfigError(
+                    f"'instruction' is set, but the objective is {self.objective}: only tuning on examples uses it. "
+                    f"Use {command('tune FILE', 'softprompt.tune(encoder, examples)')}, or remove 'instruction'."
+                )
+            return
+        for name, unused in (("contexts", ()), ("stop_at", None), ("long", TrainConfig.long)):
+            if getattr(self, name) != unused:
+                raise ConfigError(
+                    f"{name!r} is set, but the objective is examples, which does not use it. Remove {name!r}."
+                )
+        if self.tokens == "auto":
+            raise ConfigError("tokens is auto, but the objective is examples, which needs a number. 16 is typical.")
+        starts_from_text = self.init in ("first", "prompt")
+        if self.init == "soft":
+            raise ConfigError(
+                "init is soft, but the objective is examples, which starts from the vocabulary, from noise or from an "
+                f"instruction. Use {option('init', 'vocabulary')}."
+            )
+        if starts_from_text and not self.instruction.strip():
+            raise ConfigError(
+                f"init is {self.init}, but there is no instruction to start from. Use {option('init', 'vocabulary')}, "
+                f"or set {option('instruction')}."
+            )
+        if self.instruction and not starts_from_text:
+            raise ConfigError(
+                f"'instruction' is set, but init is {self.init}, which does not use it. Use {option('init', 'first')}, "
+                "or remove 'instruction'."
+            )
+
+    @property
+    def needs_language_model(self) -> bool:
+        """Whether the objective is one for causal language models."""
+        return self.objective in ("distill", "examples")
 
     @property
     def hidden_weight(self) -> float:
@@ -269,6 +317,18 @@ _CAUSAL_DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+# for tuning a causal language model on examples (tests/benchmarks/README.md)
+_EXAMPLE_DEFAULTS: dict[str, Any] = {
+    "objective": "examples", "tokens": 16, "steps": 120, "rate": 0.3, "init": "vocabulary",
+}  # fmt: skip
+
+
+def config_for_examples(settings: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration for tuning on examples: its defaults, changed by `settings`. Raises ConfigError."""
+    init = {"init": "first"} if settings.get("instruction") else {}
+    return TrainConfig(**(_EXAMPLE_DEFAULTS | init | dict(settings)))
+
+
 def config_for(kind: ModelKind, settings: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration for a kind of model: its defaults, changed by `settings`. Raises ConfigError."""
     return TrainConfig(**(_CAUSAL_DEFAULTS | dict(settings) if kind == "causal" else settings))
@@ -276,15 +336,15 @@ def config_for(kind: ModelKind, settings: Mapping[str, Any]) -> TrainConfig:
 
 def check_objective(config: TrainConfig, kind: ModelKind, model: str) -> None:
     """Raise ConfigError if a model of this kind cannot be trained with the configured objective."""
-    if kind == "causal" and config.objective != "distill":
+    if kind == "causal" and not config.needs_language_model:
         raise ConfigError(
             f"the objective is {config.objective}, but {model} is a language model. Use "
             f"{option('objective', 'distill')}, or a text encoder such as mini."
         )
-    if kind == "text" and config.objective == "distill":
+    if kind == "text" and config.needs_language_model:
         raise ConfigError(
-            f"the objective is distill, which needs a language model, but {model} is a text encoder. Use another "
-            f"objective, such as {option('objective', 'cosine')}, or {option('model', 'smollm2')}."
+            f"the objective is {config.objective}, which needs a language model, but {model} is a text encoder. Use "
+            f"another objective, such as {option('objective', 'cosine')}, or {option('model', 'smollm2')}."
         )
 
 

@@ -246,6 +246,15 @@ def check_text(label: str, text: str, error_type: type[SoftPromptError] = Prompt
     return text
 
 
+def examples_and_objective_differ(objective: str) -> ConfigError:
+    """Return the error for examples with another objective, or for the objective "examples" without any."""
+    tuning = command("tune FILE", "softprompt.tune(encoder, examples)")
+    return ConfigError(
+        f"the objective is {objective}. {tuning} trains on examples with the objective examples, and nothing else "
+        "does. Use it, or choose another objective."
+    )
+
+
 def model_not_supported(name: str, reason: str) -> ModelRefused:
     return ModelRefused(
         f"{name} is not supported: {reason}. {command('models', 'softprompt.list_models()')} lists the supported "

@@ -55,6 +55,7 @@ COMMANDS = {
     "sweep": ("sweep:sweep", "Train PROMPT with 1 to 16 soft tokens and compare the results."),
     "tag": ("edit:tag", "Add or remove tags of a soft prompt."),
     "train": ("train:train", "Train a soft prompt for PROMPT and save it."),
+    "tune": ("tune:tune", "Tune a soft prompt on the examples of FILE and save it."),
     "worker": ("worker:worker", "Control the process that trains in the background."),
 }  # name: (module:function, line in the list of commands)
 

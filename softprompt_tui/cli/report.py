@@ -12,6 +12,7 @@ import click
 
 from softprompt_tui.cli.common import print_table
 from softprompt_tui.rendering.answers import WORDS_NOTE, describe_answers
+from softprompt_tui.rendering.examples import SCORE_HEADINGS, describe_examples, score_rows
 from softprompt_tui.rendering.numbers import format_number, format_rate
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, render, strip_color
 from softprompt_tui.rendering.provenance import (
@@ -25,10 +26,10 @@ from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
-    from softprompt.prompts.results import AnswerFidelity
+    from softprompt.prompts.results import AnswerFidelity, ExampleFidelity
     from softprompt.prompts.soft_prompt import Array, SoftPrompt
 
-SHOWN_SAMPLES = 3  # of the held-out questions; --json has all
+SHOWN_SAMPLES = 3  # of the held-out questions or examples; --json has all
 
 
 def entry_json(entry: Entry, path: Path) -> dict[str, Any]:
@@ -46,6 +47,9 @@ def print_entry(entry: Entry, path: Path) -> None:
     )
     if prompt.answers is not None:
         for label, text in describe_answers(prompt.answers):
+            print_line(label, text)
+    elif prompt.examples is not None:
+        for label, text in describe_examples(prompt.examples):
             print_line(label, text)
     else:
         print_line("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))
@@ -75,6 +79,9 @@ def print_entry(entry: Entry, path: Path) -> None:
     if prompt.answers is not None:
         print_line("readout", f"{prompt.readout_text}   ({WORDS_NOTE})")
         print_answers(prompt.answers)
+    elif prompt.examples is not None:
+        print_line("readout", f"{prompt.readout_text}   ({WORDS_NOTE})")
+        print_examples(prompt.examples)
     elif prompt.readout:
         similarity = UNKNOWN if prompt.readout_similarity is None else format_number(prompt.readout_similarity)
         print_line("readout", f"{prompt.readout_text}   (typed as text: similarity {similarity})")
@@ -93,6 +100,18 @@ def print_answers(answers: AnswerFidelity) -> None:
         click.echo()
         print_line("question", sample.question)
         for label, text in (("soft", sample.soft), ("hard", sample.hard), ("none", sample.none)):
+            print_line(f"  {label}", text)
+
+
+def print_examples(examples: ExampleFidelity) -> None:
+    """Print the scores on held-out examples, and some of the examples with their answers."""
+    click.echo()
+    print_table(SCORE_HEADINGS, score_rows(examples), right=(1, 2))
+    for sample in examples.samples[:SHOWN_SAMPLES]:
+        click.echo()
+        print_line("input", sample.input)
+        answers = (("soft", sample.soft), ("few-shot", sample.few_shot), ("none", sample.none))
+        for label, text in (("output", sample.output), *answers):
             print_line(f"  {label}", text)
 
 

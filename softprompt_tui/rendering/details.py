@@ -12,6 +12,7 @@ from rich.text import Text
 
 from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.answers import WORDS_NOTE, describe_answers
+from softprompt_tui.rendering.examples import describe_examples, score_rows
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.provenance import (
@@ -27,6 +28,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 if TYPE_CHECKING:
     from softprompt.library.entry import Entry
     from softprompt.prompts.results import HardReadout
+    from softprompt.prompts.soft_prompt import SoftPrompt
 
 
 MAX_DIFFERENCE_LENGTH = 200  # characters of a value in a comparison
@@ -69,15 +71,11 @@ def entry_facts(entry: Entry) -> Facts:
     norms = ((prompt.vectors**2).sum(axis=1) ** 0.5).tolist()
     composed = prompt.composition
     typed = UNKNOWN if prompt.readout_similarity is None else format_number(prompt.readout_similarity)
-    typed = WORDS_NOTE if prompt.answers else f"typed as text {typed}"
+    typed = WORDS_NOTE if prompt.is_for_language_model else f"typed as text {typed}"
     rows = (
         ("model", prompt.model or UNKNOWN),
         ("soft tokens", f"{prompt.tokens}, norms {' '.join(f'{norm:.2f}' for norm in norms)}"),
-        *(
-            describe_answers(prompt.answers)
-            if prompt.answers
-            else [("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))]
-        ),
+        *_describe_quality(prompt),
         (
             "composed",
             f"mean {format_number(composed.mean)}, worst {format_number(composed.worst)}, "
@@ -106,6 +104,16 @@ def entry_facts(entry: Entry) -> Facts:
         ("id", entry.id),
     )
     return Facts(prompt.name, prompt.hard_prompt or "hard prompt unknown", rows)
+
+
+def _describe_quality(prompt: SoftPrompt) -> list[tuple[str, str]]:
+    """Return (label, value) rows for the similarity, or for what stands for it with a language model."""
+    if prompt.answers is not None:
+        return describe_answers(prompt.answers)
+    if prompt.examples is not None:
+        scores = [(name, f"loss {loss}, {right} right") for name, loss, right in score_rows(prompt.examples)]
+        return [*describe_examples(prompt.examples), *scores]
+    return [("similarity", UNKNOWN if prompt.similarity is None else format_number(prompt.similarity))]
 
 
 def run_facts(run: RunSummary) -> Facts:

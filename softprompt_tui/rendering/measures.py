@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+_NAMES = {"distill": ("KL", "agreement"), "examples": ("loss", "accuracy")}
+
 
 def measure_names(objective: str) -> tuple[str, str]:
     """Return what the loss and the similarity of an objective are called."""
-    return ("KL", "agreement") if objective == "distill" else ("loss", "similarity")
+    return _NAMES.get(objective, ("loss", "similarity"))

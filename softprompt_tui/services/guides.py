@@ -22,6 +22,7 @@ GUIDES = {
     "composing": "Use soft prompts as words of new prompts, and mix them.",
     "real-models": "Train for the text encoder that you use, on a CPU or a GPU.",
     "image-programs": "Export to Stable Diffusion programs, and import their files.",
+    "language-models": "Compress a system prompt for a language model, or tune on examples.",
     "language-models-elsewhere": "Use a language model's soft prompt in transformers, PEFT, vLLM and SGLang.",
     "batches": "Train thousands of prompts from a file.",
     "worker": "Train in the background, and stop, pause and order the runs.",

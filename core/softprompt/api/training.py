@@ -1,9 +1,10 @@
-"""Train soft prompts: for one text or several, for several token counts, or again for another model."""
+"""Train soft prompts: for one text or several, for several token counts, for examples, or again for another model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from torch import Tensor
@@ -11,12 +12,20 @@ from torch import Tensor
 from softprompt.api.progress import ProgressBar
 from softprompt.api.values import as_soft_prompt, as_weighted_texts, check_meaning_is_known
 from softprompt.arguments import checked, checked_fields, convert_fields
-from softprompt.config import DEFAULT_SWEEP, TrainConfig, TrainSettings, config_for
+from softprompt.config import (
+    DEFAULT_SWEEP,
+    TrainConfig,
+    TrainSettings,
+    check_objective,
+    config_for,
+    config_for_examples,
+)
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.errors import ArgumentError, SoftPromptError
 from softprompt.jobs.job import port_config
 from softprompt.library.entry import Entry
+from softprompt.prompts.examples import ExampleList, list_examples, read_examples, split_examples
 from softprompt.prompts.lineage import Ancestor, WeightedText
 from softprompt.prompts.optional_packages import data_frame
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
@@ -242,6 +251,58 @@ def sweep(
 
 
 @checked(settings=TrainSettings)
+def tune(
+    encoder: TextEncoder | CausalLM,
+    examples: Path | str | Iterable[tuple[str, str] | Mapping[str, str]],
+    *,
+    held_out: Path | str | Iterable[tuple[str, str] | Mapping[str, str]] | None = None,
+    on_report: Callable[[Report], bool | None] | None = None,
+    interval: Interval = _INTERVAL,
+    resume: TrainingState | None = None,
+    progress: bool = False,
+    **settings: Unpack[TrainSettings],
+) -> SoftPrompt:
+    """Tune a soft prompt on examples: the language model learns to give the outputs for the inputs.
+
+    The soft prompt is graded on examples that training does not see. `SoftPrompt.examples` has the figures, beside
+    those of a few-shot prompt made of the same training examples and of no prompt.
+
+    Args:
+        encoder: a language model, see `load_causal_lm`.
+        examples: (input, output) pairs, mappings with these keys, or the path of a file with one JSON object per line,
+            such as {"input": "The tap drips.", "output": "plumbing"}. At least 4.
+        held_out: other examples to grade on. By default a quarter of `examples`, at least 2 and at most 200.
+        on_report: called with each report, whose `similarity` is the share of output tokens that the model expects;
+            returns True to stop and keep the best so far.
+        interval: steps between reports, or a function that takes a step and returns whether a report is due.
+        resume: the state of an earlier report, to continue from. All other arguments must be the same as in that run.
+        progress: show a progress bar.
+        settings: fields of TrainConfig, such as tokens=8, steps=200, placement="user" or instruction="Sort this.",
+            whose first tokens training then starts from.
+
+    Raises:
+        ArgumentError: an argument has the wrong type or name, or an example is empty, too long or repeated.
+        FileRefused: the file cannot be read, or a line of it is no example.
+        PromptError: an example contains a special token, or is too long for the model.
+        ConfigError: the settings cannot be used, there are too few examples, or the model is a text encoder.
+        TrainingFailed: training failed. The error carries the best soft prompt so far.
+
+    Example:
+        model = load_causal_lm("smollm2")
+        prompt = tune(model, "tickets.jsonl", tokens=8)
+        prompt.examples.score.accuracy, prompt.examples.floors["few-shot"].accuracy
+    """
+    config = config_for_examples(settings)
+    check_objective(config, encoder.kind, encoder.name)
+    given = split_examples(
+        _as_examples("examples", examples), None if held_out is None else _as_examples("held_out", held_out)
+    )
+    with ProgressBar(progress, "tuning") as bar:
+        training = trainer.iter_train(encoder, given.summary, config, interval=interval, resume=resume, examples=given)
+        return drive(training, bar.watch(_example_figures, on_report))
+
+
+@checked(settings=TrainSettings)
 def port(
     encoder: TextEncoder | CausalLM,
     prompt: SoftPrompt | Entry,
@@ -299,7 +360,7 @@ def _train_list(
 ) -> list[SoftPrompt]:
     """Train all texts in one batch or, with tokens="auto", one after another."""
     for text in texts:  # before training, so that one wrong text costs nothing
-        tokenize(encoder, text, (), config.long)
+        tokenize(encoder, text, (), config)
     results: dict[int, SoftPrompt] = {}
     with ProgressBar(progress, "training", "prompt") as bar:
         for number, outcome in _train_each(encoder, texts, config):
@@ -326,6 +387,14 @@ def _train_each(
             yield number, trainer.train(encoder, text, config)
         except SoftPromptError as error:
             yield number, error
+
+
+def _as_examples(name: str, value: Path | str | Iterable[Any]) -> ExampleList:
+    return read_examples(value) if isinstance(value, Path | str) else list_examples(name, value)
+
+
+def _example_figures(report: Report) -> dict[str, str]:
+    return {"loss": format_number(report.loss), "accuracy": format_number(report.similarity)}
 
 
 def _figures(report: Report) -> dict[str, str]:

@@ -87,6 +87,7 @@ def run_job(
             resume=resume,
             on_report=on_report,
             workspace=workspace or NO_WORKSPACE,
+            examples=job.examples,
         )
     except TrainingFailed as error:
         failure, failure_kind = str(error), type(error).__name__

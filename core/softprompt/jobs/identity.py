@@ -21,10 +21,10 @@ from softprompt.prompts.lineage import WeightedText, meanings_from_dicts
 def training_digest(job: AnyJob) -> str:
     """Return a digest of a training. Trainings of one model that have the same digest give the same soft prompt.
 
-    The digest ignores the device and the name. It is "" for a sweep, for a search, and for a training that starts
-    from a soft prompt, because entries do not record start vectors.
+    The digest ignores the device and the name. It is "" for a sweep, for a search, and for a training on examples or
+    from a soft prompt, because entries record neither examples nor start vectors.
     """
-    if isinstance(job, TrainJob):
+    if isinstance(job, TrainJob) and job.examples is None:
         search = None if job.hard is None else job.hard.as_dict()
         return _digest(job.prompt, job.meanings, job.config, job.precision, search)
     return ""

@@ -23,6 +23,7 @@ from softprompt.errors import (
     check_text,
     command,
     empty_prompt,
+    examples_and_objective_differ,
     how_to_assign_prompt,
     wording,
 )
@@ -32,6 +33,7 @@ from softprompt.prompts.lineage import Ancestor, WeightedText, ancestor_from_dic
 if TYPE_CHECKING:
     from softprompt.composition.sentence import ParsedPrompt
     from softprompt.library.entry import Entry
+    from softprompt.prompts.examples import ExampleSet
     from softprompt.prompts.soft_prompt import SoftPrompt
 
 
@@ -103,7 +105,7 @@ class Job:
             "hard": None if self.hard_config is None else self.hard_config.as_dict(),
         }
         common = {shared.name: getattr(self, shared.name) for shared in fields(Job)}
-        return {**common, "hard": None, "entry": "", "sweep": []} | values
+        return {**common, "hard": None, "entry": "", "sweep": [], "examples": None} | values
 
     @staticmethod
     def from_dict(values: Any) -> AnyJob:
@@ -122,6 +124,7 @@ class Job:
                 "ancestry": tuple(map(ancestor_from_dict, values.get("ancestry", ()))),
             }
             hard_config = None if hard is None else HardConfig.from_dict(hard)
+            examples = _examples_from_dict(values.get("examples"))
             if sweep and (hard_config or entry):
                 raise _no_hard_sweep()
             if sweep:
@@ -132,22 +135,35 @@ class Job:
                 )
             if entry and hard_config is not None:
                 return HardReadoutJob(**common, hard=hard_config, entry=entry)
-            return TrainJob(**common, hard=hard_config)
+            return TrainJob(**common, hard=hard_config, examples=examples)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"this is not a valid job: {type(error).__name__} {error}") from error
 
 
 @dataclass(frozen=True)
 class TrainJob(Job):
-    """A job that trains and saves a soft prompt. With `hard`, it also searches for a hard readout."""
+    """A job that trains and saves a soft prompt. With `hard`, it also searches for a hard readout.
+
+    Attributes:
+        examples: with the objective "examples", what to train on; `prompt` is then their summary.
+    """
 
     kind: ClassVar[JobKind] = "train"
 
     hard: HardConfig | None = None
+    examples: ExampleSet | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.config.objective == "examples") != (self.examples is not None):
+            raise examples_and_objective_differ(self.config.objective)
+
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"examples": None if self.examples is None else self.examples.as_dict()}
 
     @property
     def batch_key(self) -> Hashable | None:
-        if self.hard or self.config.tokens == "auto":
+        if self.hard or self.examples or self.config.tokens == "auto":
             return None
         return (self.model.lower(), self.device, self.precision, self.config.batch_key)
 
@@ -167,6 +183,8 @@ class SweepJob(Job):
     def __post_init__(self) -> None:
         if self.config.tokens == "auto":
             raise _no_hard_sweep()
+        if self.config.objective == "examples":
+            raise examples_and_objective_differ(self.config.objective)
         check_sweep(self.sweep)
         super().__post_init__()
 
@@ -199,6 +217,14 @@ class HardReadoutJob(Job):
 
 
 AnyJob = TrainJob | SweepJob | HardReadoutJob
+
+
+def _examples_from_dict(values: Any) -> ExampleSet | None:
+    if values is None:
+        return None
+    from softprompt.prompts.examples import ExampleSet  # few jobs have examples
+
+    return ExampleSet.from_dict(values)
 
 
 def _no_hard_sweep() -> ConfigError:

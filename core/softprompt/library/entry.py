@@ -110,7 +110,7 @@ def pack(entry: Entry | Tombstone) -> bytes:
     else:
         tensors = {name: np.ascontiguousarray(getattr(entry.prompt, name)) for name in TENSORS}
         added = {"tags": list(entry.tags), "note": entry.note, "changed": entry.changed}
-        if entry.prompt.answers is not None:
+        if entry.prompt.answers is not None or entry.prompt.examples is not None:
             provenance["format"] = ANSWERS_FORMAT
         provenance |= entry.prompt.as_dict() | {key: value for key, value in added.items() if value}
     text = to_json(provenance, sort_keys=True)

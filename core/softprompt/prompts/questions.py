@@ -6,21 +6,17 @@ step takes is varied, and the held-out questions are a fair sample of all.
 
 from __future__ import annotations
 
-import codecs
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from softprompt.errors import ConfigError, FileRefused, check_text, describe_error, shorten
-from softprompt.system.files import read_chosen_file
-from softprompt.system.paths import expand_path
+from softprompt.errors import ConfigError, FileRefused, check_text
+from softprompt.prompts.text_file import read_text_file
 
 MAX_QUESTIONS = 10_000
 MAX_QUESTION_LENGTH = 2_000  # characters
 MAX_FILE_BYTES = 32 << 20  # the most and longest questions have 20 MB in ASCII
-MAX_PATH_SHOWN = 300  # characters of a path in a message
 MAX_HELD_OUT = 50
 HELD_OUT_SHARE = 4  # hold out one question in this many
 
@@ -39,18 +35,12 @@ def read_questions(path: Path | str) -> tuple[str, ...]:
         FileRefused: the file cannot be read, is not UTF-8, is too large, or has no questions, too many, or one that is
             too long.
     """
-    path = expand_path(path)
-    shown = shorten(str(path), MAX_PATH_SHOWN)
-    try:
-        raw = read_chosen_file(path, MAX_FILE_BYTES)
-        text = raw.removeprefix(codecs.BOM_UTF8).decode()
-    except UnicodeDecodeError as error:
-        raise FileRefused(f"{shown} is not UTF-8: byte {error.start + 1:,} is invalid. Save it as UTF-8.") from error
-    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else describe_error(error)
-        raise FileRefused(f"cannot read {shown}: {reason}. Use a text file with one question per line.") from error
+    file = read_text_file(path, MAX_FILE_BYTES, "Use a text file with one question per line.")
+    shown = file.shown
     questions = list[str]()
-    for number, line in _lines(text):
+    for number, line in file.lines():
+        if line.startswith("#"):
+            continue
         question = check_text(f"question on line {number:,} of {shown}", line, FileRefused)
         if len(question) > MAX_QUESTION_LENGTH:
             raise FileRefused(
@@ -65,14 +55,6 @@ def read_questions(path: Path | str) -> tuple[str, ...]:
             f"{shown} contains no questions. Write one per line; lines that start with # are comments and do not count."
         )
     return tuple(questions)
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the number (from 1) and text of every line with a question, one at a time to save memory."""
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        question = line.strip()
-        if question and not question.startswith("#"):
-            yield number, question
 
 
 def split_questions(questions: Sequence[str], seed: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -145,6 +145,69 @@ class AnswerFidelity:
         return _share([sample.soft == sample.hard for sample in self.samples if sample.hard == sample.none])
 
 
+@dataclass(frozen=True)
+class ExampleSource:
+    """Where examples come from. Their texts are not kept.
+
+    Attributes:
+        file: the file's name, or "" for a list.
+        sha256: of the file. For a list, of the JSON Lines file that has the same pairs.
+        count: number of examples that were used.
+    """
+
+    file: str
+    sha256: str
+    count: int
+
+
+@dataclass(frozen=True)
+class ExampleScore:
+    """How well a language model gives the outputs of examples.
+
+    Attributes:
+        loss: the cross-entropy per token of the output, in nats, averaged over the examples.
+        accuracy: the share of examples whose most likely answer is exactly the output.
+    """
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class ExampleSample:
+    """A held-out example, and the answers with the soft prompt, the few-shot prompt and neither. Long texts are cut."""
+
+    input: str
+    output: str
+    soft: str
+    few_shot: str
+    none: str
+
+
+@dataclass(frozen=True)
+class ExampleFidelity:
+    """How well soft tokens make a language model answer as in examples, on examples not used in training.
+
+    Attributes:
+        placement: where the soft tokens stand in the chat template.
+        template: digest of the chat template. The soft tokens only work in this one.
+        training, held_out: where the examples come from.
+        shots: number of training examples in the few-shot prompt: as many as fit.
+        score: of the soft tokens.
+        floors: of alternatives, by name: "untrained", the soft tokens before training; "few-shot"; "no prompt".
+        samples: answers to some of the held-out examples.
+    """
+
+    placement: str
+    template: str
+    training: ExampleSource
+    held_out: ExampleSource
+    shots: int
+    score: ExampleScore
+    floors: dict[str, ExampleScore]
+    samples: tuple[ExampleSample, ...] = ()
+
+
 def _share(values: list[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from softprompt.prompts.examples import source_from_dict
 from softprompt.prompts.lineage import MAX_WEIGHTED_TEXTS, ancestor_from_dict, meanings_from_dicts
 from softprompt.prompts.results import (
     AnswerFidelity,
@@ -13,6 +14,9 @@ from softprompt.prompts.results import (
     AnswerScore,
     ContextFidelity,
     ContextScore,
+    ExampleFidelity,
+    ExampleSample,
+    ExampleScore,
     HardReadout,
     Neighbour,
     ReadoutToken,
@@ -52,6 +56,7 @@ def parse_fields(values: dict[str, Any]) -> dict[str, Any]:
         "meanings": meanings,
         "hard": None if values.get("hard") is None else _hard_readout_from_dict(values["hard"]),
         "answers": None if values.get("answers") is None else _answers_from_dict(values["answers"]),
+        "examples": None if values.get("examples") is None else _examples_from_dict(values["examples"]),
         **{key: values[key] for key in _PLAIN_TYPES},
     }
 
@@ -149,6 +154,44 @@ def _answers_from_dict(values: dict[str, Any]) -> AnswerFidelity:
 
 def _score_from_dict(values: dict[str, Any]) -> AnswerScore:
     return AnswerScore(parse_number(values["kl"]), parse_number(values["agreement"]))
+
+
+def examples_as_dict(examples: ExampleFidelity) -> dict[str, Any]:
+    return {
+        "placement": examples.placement,
+        "template": examples.template,
+        "training": vars(examples.training).copy(),
+        "held_out": vars(examples.held_out).copy(),
+        "shots": examples.shots,
+        "score": vars(examples.score).copy(),
+        "floors": {name: vars(score).copy() for name, score in examples.floors.items()},
+        "samples": [vars(sample).copy() for sample in examples.samples],
+    }
+
+
+def _examples_from_dict(values: dict[str, Any]) -> ExampleFidelity:
+    texts = {key: values[key] for key in ("placement", "template")}
+    check_texts("a language model's placement and template", texts)
+    if type(values["shots"]) is not int or values["shots"] < 0:
+        raise TypeError("the number of examples in the few-shot prompt must be a non-negative integer")
+    samples = []
+    for sample in values["samples"]:
+        check_texts("the samples of held-out examples", sample)
+        texts_of_sample = (sample[key] for key in ("input", "output", "soft", "few_shot", "none"))
+        samples.append(ExampleSample(*texts_of_sample))
+    return ExampleFidelity(
+        **texts,
+        training=source_from_dict(values["training"]),
+        held_out=source_from_dict(values["held_out"]),
+        shots=values["shots"],
+        score=_example_score_from_dict(values["score"]),
+        floors={str(name): _example_score_from_dict(score) for name, score in values["floors"].items()},
+        samples=tuple(samples),
+    )
+
+
+def _example_score_from_dict(values: dict[str, Any]) -> ExampleScore:
+    return ExampleScore(parse_number(values["loss"]), parse_number(values["accuracy"]))
 
 
 _TEXT, _NUMBER, _OPTIONAL_NUMBER = (str,), (int, float), (int, float, type(None))

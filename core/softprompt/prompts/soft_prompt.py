@@ -24,12 +24,13 @@ from softprompt.errors import (
 from softprompt.prompts import html, optional_packages, prompt_file
 from softprompt.prompts.lineage import Ancestor as Ancestor
 from softprompt.prompts.lineage import WeightedText
-from softprompt.prompts.results import AnswerFidelity, ContextFidelity, HardReadout, ReadoutToken
+from softprompt.prompts.results import AnswerFidelity, ContextFidelity, ExampleFidelity, HardReadout, ReadoutToken
 from softprompt.prompts.safetensors_header import EMB_PARAMS
 from softprompt.prompts.serialization import (
     answers_as_dict,
     check_finite,
     check_shapes,
+    examples_as_dict,
     fidelity_as_dict,
     parse_fields,
     readout_token_as_dict,
@@ -87,6 +88,9 @@ class SoftPrompt(ComparedByValue):
         hard: the hard readout, if one was saved with it.
         answers: for a language model, how well it answers with the soft prompt; `similarity` is then the agreement,
             `loss` a KL divergence, and `target` empty. None for a text encoder.
+        examples: if it was tuned on examples, how well the model gives the outputs of held-out ones. `similarity` is
+            then the share of right answers, `loss` a cross-entropy, `hard_prompt` a readable summary, and `target`
+            empty.
     """
 
     hard_prompt: str
@@ -117,6 +121,7 @@ class SoftPrompt(ComparedByValue):
     meanings: tuple[WeightedText, ...] = ()
     hard: HardReadout | None = None
     answers: AnswerFidelity | None = None
+    examples: ExampleFidelity | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self, skipped=_ARRAYS)
@@ -141,6 +146,11 @@ class SoftPrompt(ComparedByValue):
     def reference_texts(self) -> tuple[WeightedText, ...]:
         """The texts that the soft prompt stands for, with weights that sum to 1, or () if unknown."""
         return self.meanings or ((WeightedText(self.hard_prompt, 1.0),) if self.hard_prompt else ())
+
+    @property
+    def is_for_language_model(self) -> bool:
+        """Whether it was trained for a language model, so that `similarity` is a share and there is no target."""
+        return self.answers is not None or self.examples is not None
 
     @property
     def tokens(self) -> int:
@@ -276,7 +286,7 @@ class SoftPrompt(ComparedByValue):
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything except the tensors as JSON values."""
-        return {
+        values: dict[str, Any] = {
             "name": self.name,
             "hard_prompt": self.hard_prompt,
             "model": self.model,
@@ -302,7 +312,12 @@ class SoftPrompt(ComparedByValue):
             "source": self.source.copy(),
             "meanings": [vars(meaning).copy() for meaning in self.meanings],
             "hard": None if self.hard is None else vars(self.hard).copy(),
-        } | ({} if self.answers is None else {"answers": answers_as_dict(self.answers)})
+        }
+        if self.answers is not None:
+            values["answers"] = answers_as_dict(self.answers)
+        if self.examples is not None:
+            values["examples"] = examples_as_dict(self.examples)
+        return values
 
     @classmethod
     def from_dict(

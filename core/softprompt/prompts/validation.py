@@ -112,6 +112,6 @@ _SETTING_CHECKS: dict[str, Callable[[Any], bool]] = {
     "patience": _optional(_is_whole),
     **dict.fromkeys(("steps", "restarts", "seed", "self_study"), _is_whole),
     **dict.fromkeys(("rate", "hidden_share"), _is_number),
-    **dict.fromkeys(("init", "objective", "family", "long", "placement"), _is_text),
+    **dict.fromkeys(("init", "objective", "family", "long", "placement", "instruction"), _is_text),
     **dict.fromkeys(("against", "contexts", "questions"), _is_text_list),
 }

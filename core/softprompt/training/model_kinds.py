@@ -15,24 +15,31 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from softprompt.config import LongPromptPolicy, TrainConfig, check_objective
+from softprompt.config import TrainConfig, check_objective
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.clip.rows import ALONE
 from softprompt.encoders.clip.text_encoder import TextEncoder
 from softprompt.encoders.loading import load_model
 from softprompt.encoders.torch_settings import neutral_torch
+from softprompt.errors import examples_and_objective_differ
 from softprompt.evaluation.answers import grade_answers
+from softprompt.evaluation.examples import grade_examples
 from softprompt.evaluation.fidelity import grade
 from softprompt.evaluation.hidden_states import hidden_similarities
 from softprompt.evaluation.readout import read_out, readout_similarity
 from softprompt.objectives.base import HardPrompt, Objective
 from softprompt.objectives.distillation import DistillationObjective, tokenize_prompt, typical_positions
+from softprompt.objectives.examples import ExampleObjective, ExamplePrompt, example_prompt
+from softprompt.objectives.examples import typical_positions as typical_example_positions
 from softprompt.objectives.hard_prompt import tokenize_target
 from softprompt.objectives.hidden_states import HiddenStatesObjective
 from softprompt.objectives.pooled import MAX_TURNS, PooledObjective, encode_target
 from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
+from softprompt.prompts.examples import ExampleSet
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
+from softprompt.training.init import init_vectors
+from softprompt.training.optimizer import clip_norm
 
 Model = TextEncoder | CausalLM
 AUTO_TOKENS = {"text": tuple(range(1, 17)), "causal": (1, 2, 4, 8, 16, 32)}  # the token counts that "auto" tries
@@ -44,19 +51,51 @@ def load_on_cpu(model: Model) -> Model:
     return load_model(model.name, "cpu")
 
 
-def tokenize(model: Model, text: str, meanings: Sequence[WeightedText], long: LongPromptPolicy) -> HardPrompt:
-    """Tokenize a hard prompt, or the mix of `meanings`. Raises PromptError or ConfigError."""
-    if isinstance(model, CausalLM):
-        return tokenize_prompt(model, text, meanings, long)
-    return tokenize_target(model, text, meanings, long)
+def tokenize(
+    model: Model,
+    text: str,
+    meanings: Sequence[WeightedText],
+    config: TrainConfig,
+    examples: ExampleSet | None = None,
+) -> HardPrompt:
+    """Tokenize a hard prompt, the mix of `meanings`, or `examples` with their summary `text`.
+
+    Raises:
+        PromptError, ConfigError: one of them cannot be used with the model.
+    """
+    if not isinstance(model, CausalLM):
+        return tokenize_target(model, text, meanings, config.long)
+    if examples is not None:
+        return example_prompt(model, text, config, examples)
+    return tokenize_prompt(model, text, meanings, config.long)
+
+
+def check_examples(config: TrainConfig, examples: ExampleSet | None) -> None:
+    """Raise ConfigError unless there are examples exactly if the objective trains on them."""
+    if (config.objective == "examples") != (examples is not None):
+        raise examples_and_objective_differ(config.objective)
 
 
 def make_objective(
-    model: Model, config: TrainConfig, token_counts: Sequence[int], workspace: Workspace = NO_WORKSPACE
+    model: Model,
+    config: TrainConfig,
+    token_counts: Sequence[int],
+    workspace: Workspace = NO_WORKSPACE,
+    examples: ExampleSet | None = None,
 ) -> Objective:
-    """Return the objective for a batch whose soft prompts have these token counts. Raises ConfigError."""
+    """Return the objective for a batch whose soft prompts have these token counts.
+
+    Args:
+        examples: what the objective "examples" trains on.
+
+    Raises:
+        ConfigError: the objective does not fit the model, or cannot be used with these settings.
+    """
     check_objective(config, model.kind, model.name)
+    check_examples(config, examples)
     if isinstance(model, CausalLM):
+        if examples is not None:
+            return ExampleObjective(model, config, token_counts, examples)
         return DistillationObjective(model, config, token_counts, workspace)
     objective_class = HiddenStatesObjective if config.hidden_weight else PooledObjective
     return objective_class(model, config, token_counts)
@@ -65,7 +104,8 @@ def make_objective(
 def step_cost(model: Model, config: TrainConfig, tokens: int, rows: int) -> int:
     """Return the multiplications of a step per layer, roughly."""
     if isinstance(model, CausalLM):
-        return rows * typical_positions(tokens) * model.width**2
+        positions = typical_example_positions if config.objective == "examples" else typical_positions
+        return rows * positions(tokens) * model.width**2
     contexts = 1 + math.ceil(len(config.contexts) / MAX_TURNS)
     return rows * contexts * (tokens + POSITIONS_AROUND) * model.width**2
 
@@ -88,16 +128,20 @@ def measure(
     readout, readout_text = read_out(model, vectors)
     if isinstance(model, CausalLM):
         assert config is not None
-        answers = grade_answers(model, prompt, vectors, config, run=run, workspace=workspace)
-        return {
+        common = {
             "target": np.empty(0, np.float32),
-            "similarity": answers.score.agreement,
             "composition": None,
             "readout": readout,
             "readout_text": readout_text,
             "readout_similarity": None,
-            "answers": answers,
         }
+        if isinstance(prompt, ExamplePrompt):
+            start = init_vectors(model, prompt, config, len(vectors), None)[0]
+            start = clip_norm(start, model.token_norm) if config.project_norm else start
+            examples = grade_examples(model, prompt, vectors, start, config, workspace=workspace)
+            return common | {"similarity": examples.score.accuracy, "examples": examples}
+        answers = grade_answers(model, prompt, vectors, config, run=run, workspace=workspace)
+        return common | {"similarity": answers.score.agreement, "answers": answers}
     similarity, composition = grade(model, prompt, vectors)
     target = F.normalize(encode_target(model, prompt, [ALONE])[0], dim=-1).cpu()
     return {

@@ -26,6 +26,7 @@ from softprompt.encoders.torch_settings import isolated, neutral_torch
 from softprompt.errors import SoftPromptError, shorten
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
+from softprompt.prompts.examples import ExampleSet
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.system.generators import drive, map_reports
@@ -60,6 +61,7 @@ def train(
     interval: Interval = 10,
     resume: TrainingState | None = None,
     workspace: Workspace = NO_WORKSPACE,
+    examples: ExampleSet | None = None,
     **settings: Any,
 ) -> SoftPrompt:
     """Train a soft prompt for the hard prompt `text`.
@@ -71,6 +73,7 @@ def train(
         interval: steps between reports, or a function from the step to whether a report is due.
         resume: the state of an earlier report, to continue from. All other arguments must be the same as then.
         workspace: where an objective keeps what it computes before the first step.
+        examples: with objective="examples", what to train on; `text` is then only a label.
         settings: fields of TrainConfig, such as tokens=3.
 
     Raises:
@@ -84,7 +87,7 @@ def train(
     """
     training = iter_train(
         encoder, text, config, meanings=meanings, start=start, interval=interval, resume=resume, workspace=workspace,
-        **settings,
+        examples=examples, **settings,
     )  # fmt: skip
     return drive(training, on_report)
 
@@ -99,15 +102,17 @@ def iter_train(
     interval: Interval = 10,
     resume: TrainingState | None = None,
     workspace: Workspace = NO_WORKSPACE,
+    examples: ExampleSet | None = None,
     **settings: Any,
 ) -> Generator[Report, bool | None, SoftPrompt]:
     """Do the same as `train`, as a generator that yields Reports and returns the soft prompt. Send True to stop."""
     config = config_for(encoder.kind, settings) if config is None else replace(config, **settings)
-    run = _run_digest(text, meanings, config)
+    run = _run_digest(text, meanings, config, examples)
     if resume is not None and resume.run not in ("", run):
         raise other_state()
     training = map_reports(
-        _iter_train(encoder, text, config, meanings, start, interval, resume, workspace), partial(_complete_state, run)
+        _iter_train(encoder, text, config, meanings, start, interval, resume, workspace, examples),
+        partial(_complete_state, run),
     )
     return (
         yield from isolated(training, _threads(encoder, config, _most_tokens(encoder, config), config.restarts, resume))
@@ -123,12 +128,13 @@ def _iter_train(
     interval: Interval,
     resume: TrainingState | None,
     workspace: Workspace,
+    examples: ExampleSet | None,
 ) -> Generator[Report, bool | None, SoftPrompt]:
-    prompt = tokenize(encoder, text, meanings, config.long)
+    prompt = tokenize(encoder, text, meanings, config, examples)
     vectors = as_start_tensor(encoder, start)
     if config.tokens != "auto":
         training = train_one(
-            encoder, partial(make_objective, encoder, workspace=workspace), prompt, config,
+            encoder, partial(make_objective, encoder, workspace=workspace, examples=examples), prompt, config,
             start=vectors, interval=interval, resume=resume,
         )  # fmt: skip
         result, last = yield from _hold_last_report(training)
@@ -269,9 +275,13 @@ def _most_tokens(encoder: Model, config: TrainConfig) -> int:
     return AUTO_TOKENS[encoder.kind][-1] if config.tokens == "auto" else config.tokens
 
 
-def _run_digest(text: str, meanings: Sequence[WeightedText], config: TrainConfig) -> str:
-    """Return a digest of a run's text and settings."""
-    values = [text, [[meaning.text, meaning.share] for meaning in meanings], digested_settings(config)]
+def _run_digest(
+    text: str, meanings: Sequence[WeightedText], config: TrainConfig, examples: ExampleSet | None = None
+) -> str:
+    """Return a digest of a run's text, settings and examples."""
+    values: list[Any] = [text, [[meaning.text, meaning.share] for meaning in meanings], digested_settings(config)]
+    if examples is not None:
+        values.append(examples.digest)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -414,7 +424,7 @@ def _build_soft_prompt(
 def _warnings(prompt: HardPrompt, config: TrainConfig, result: TrainingResult) -> tuple[str, ...]:
     warnings = []
     tokens = len(result.vectors)
-    if tokens >= prompt.tokens:
+    if tokens >= prompt.tokens and config.objective != "examples":
         warnings.append(
             f"{tokens} soft tokens are no fewer than the prompt's own {prompt.tokens}"
             + (f": try fewer, such as {min(3, prompt.tokens - 1)}" if prompt.tokens > 1 else "")

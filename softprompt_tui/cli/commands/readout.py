@@ -63,7 +63,7 @@ def readout(name: str, top: int, device: str, as_json: bool) -> None:
         print_json(result | {"neighbours": neighbours})
         return
     print_line("readout", text)
-    if prompt.answers is not None:
+    if prompt.is_for_language_model:
         print_line("note", WORDS_NOTE)
     else:
         print_line(

@@ -113,6 +113,7 @@ def test_an_argument_of_a_strange_type_is_named(
         "hard": HardReadout("a fox", 2, 1.0, None, "pez", 1, 0.1),
         "change": lambda prompt: prompt,
         "texts": "a fox",
+        "examples": [("a", "b")] * 4,
         "device": "cpu",
     }
     given = {
