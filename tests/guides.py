@@ -98,6 +98,7 @@ class Shell:
         self._wide_model, _ = write_open_clip(folder / "model", SD_WIDTH)
         self._model = "mini"  # stands in for a real one
         self._language_model = folder / "language-model"  # made when a command needs it: transformers takes seconds
+        self._has_language_prompt = False
         self._environment = environment
         self._lock = threading.Lock()
         nursery.warm_vocabulary()  # for hard readouts
@@ -124,8 +125,9 @@ class Shell:
 
     def run(self, block: Block) -> list[Ran]:
         self._model = self._wide_model if block.document == NEEDS_WIDTH else "mini"
-        if block.document == NEEDS_LANGUAGE_MODEL and not self._language_model.exists():
-            save_language_prompt(self._language_model, Path(self._environment["SOFTPROMPT_HOME"]))
+        if block.document == NEEDS_LANGUAGE_MODEL and not self._has_language_prompt:
+            save_language_prompt(self._small_language_model(), Path(self._environment["SOFTPROMPT_HOME"]))
+            self._has_language_prompt = True
         if block.language == "console":
             return [self._run_shell(block, *example) for example in self._examples(block)]
         if block.language == "python":
@@ -213,17 +215,13 @@ class Shell:
         return args
 
 
-def save_language_prompt(folder: Path, home: Path) -> None:
-    """Save a small random language model in a folder, and a soft prompt for it, named pirate, in a library."""
+def save_language_prompt(model: str, home: Path) -> None:
+    """Save a soft prompt for a language model, named pirate, in a library."""
     from softprompt import Library
     from softprompt.encoders.causal_lm.loading import load_causal_lm
-    from tests.softprompt.conftest import CHATML
-    from tests.softprompt.encoders.causal_lm.tiny_models import save_model
     from tests.softprompt.formats.language_prompts import make_prompt
 
-    folder.mkdir()
-    model = load_causal_lm(save_model("Llama", folder, CHATML, max_position_embeddings=512), "cpu")
-    Library(home / "data").save(make_prompt(model))
+    Library(home / "data").save(make_prompt(load_causal_lm(model, "cpu")))
 
 
 @contextmanager

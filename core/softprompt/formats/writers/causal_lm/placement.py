@@ -17,10 +17,11 @@ class TrainedPlace:
 
 def is_language_model(prompt: SoftPrompt) -> bool:
     """Return whether a soft prompt was trained for a language model."""
-    return prompt.answers is not None
+    return prompt.is_for_language_model
 
 
 def trained_place(prompt: SoftPrompt) -> TrainedPlace:
     """Return where a language model's soft prompt was trained."""
-    assert prompt.answers is not None
-    return TrainedPlace(prompt.answers.placement, prompt.answers.template)
+    fidelity = prompt.answers or prompt.examples
+    assert fidelity is not None
+    return TrainedPlace(fidelity.placement, fidelity.template)
