@@ -513,7 +513,7 @@ def _check_number(name: str, value: object, lower: float, maximum: float, advice
 _DIGEST_DEFAULTS = TrainConfig(tokens=10).as_dict()
 
 
-_LATER_SETTINGS = ("placement", "questions", "self_study")
+_LATER_SETTINGS = ("placement", "questions", "self_study", "instruction")
 
 
 def batch_settings(config: TrainConfig) -> dict[str, Any]:

@@ -269,7 +269,8 @@ def needs_text_encoder(name: str, what: str = "this") -> ModelRefused:
         what: what needs a text encoder, such as "a hard readout".
     """
     call = f"softprompt.load_causal_lm({name!r})" if what == "this" else "softprompt.load_encoder('mini')"
-    advice = wording("Choose a text encoder: `softprompt-tui models` lists them", f"Use {call}")
+    it = "it" if what == "this" else "one"
+    advice = wording("Choose a text encoder: `softprompt-tui models` lists them", f"Load {it} with {call}")
     return ModelRefused(f"{name} is a language model, but {what} needs a text encoder. {advice}.")
 
 

@@ -90,7 +90,7 @@ MORE_FIELDS = {
             "mixed": "hidden and cosine, weighted by share",
             "mse": "squared error to the prompt's embedding",
             "contrastive": "cosine, and away from other prompts",
-            "distill": "KL to the answers with the prompt; for language models",
+            "distill": "language models: KL to the answers with the prompt",
         },
     ),
     "family": Field(
