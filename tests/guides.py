@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "softprompt_tui" / "docs"
 PROGRAM = "softprompt-tui"
 NEEDS_WIDTH = "image-programs.md"  # a program reads only soft prompts of its encoder's width
+NEEDS_LANGUAGE_MODEL = "language-models-elsewhere.md"  # it has a soft prompt for a language model
 # what a reader does once, outside this program, and what needs a screen
 NOT_RUN = ("pipx", "uv", "git", "cd", "python3", "test -d .venv", ".venv/bin/", "source")
 STEPS, WIDE_STEPS, STEPS_FOR_A_GOAL = 5, 2, 30
@@ -97,6 +98,7 @@ class Shell:
         self._wide_model, _ = write_open_clip(folder / "model", SD_WIDTH)
         self._model = "mini"  # stands in for a real one
         self._language_model = folder / "language-model"  # made when a command needs it: transformers takes seconds
+        self._has_language_prompt = False
         self._environment = environment
         self._lock = threading.Lock()
         nursery.warm_vocabulary()  # for hard readouts
@@ -123,6 +125,9 @@ class Shell:
 
     def run(self, block: Block) -> list[Ran]:
         self._model = self._wide_model if block.document == NEEDS_WIDTH else "mini"
+        if block.document == NEEDS_LANGUAGE_MODEL and not self._has_language_prompt:
+            save_language_prompt(self._small_language_model(), Path(self._environment["SOFTPROMPT_HOME"]))
+            self._has_language_prompt = True
         if block.language == "console":
             return [self._run_shell(block, *example) for example in self._examples(block)]
         if block.language == "python":
@@ -137,7 +142,11 @@ class Shell:
 
     def _run_python(self, block: Block) -> Ran:
         """Run a script in a process of the nursery, which ends before it would run a command."""
-        before = f"{self._go_to(str(self.folder))}\n{block.code}\nraise SystemExit"
+        code = block.code
+        for name in LANGUAGE_MODELS:
+            if f'"{name}"' in code:
+                code = code.replace(f'"{name}"', repr(self._small_language_model()))
+        before = f"{self._go_to(str(self.folder))}\n{code}\nraise SystemExit"
         with self._lock:
             script = self._nursery.start_command(before=before, stdout=PIPE, stderr=PIPE, **self._environment)
         output, error = script.read_output()
@@ -188,6 +197,8 @@ class Shell:
 
     def _quick(self, args: list[str]) -> list[str]:
         """Return the same command with fewer steps and without a download or a GPU."""
+        if args[:2] == ["models", "pull"]:
+            args = [self._small_language_model() if arg in LANGUAGE_MODELS else arg for arg in args]
         if args[0] != "models":
             args = [self._model if re.fullmatch(r"[\w-]+/[\w-]+", arg) else arg for arg in args]
             args = ["cpu" if arg.startswith("cuda") else arg for arg in args]
@@ -202,6 +213,15 @@ class Shell:
         if args[0] == "harden" and "--help" not in args:
             args += ["--seconds", "0.3", "--restarts", "1"]
         return args
+
+
+def save_language_prompt(model: str, home: Path) -> None:
+    """Save a soft prompt for a language model, named pirate, in a library."""
+    from softprompt import Library
+    from softprompt.encoders.causal_lm.loading import load_causal_lm
+    from tests.softprompt.formats.language_prompts import make_prompt
+
+    Library(home / "data").save(make_prompt(load_causal_lm(model, "cpu")))
 
 
 @contextmanager

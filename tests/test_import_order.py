@@ -55,6 +55,7 @@ INTERFACE_IMPORTS = {"softprompt_tui.cli": "softprompt_tui.terminal"}
 WITH_TORCH = (
     "api", "encoders", "objectives", "evaluation", "composition.composer", "training", "discrete", "bench",
     "jobs.checkpoint", "worker.inference", "worker.model_cache", "formats.writers.encode",
+    "formats.writers.causal_lm.files",
 )  # fmt: skip
 WITHOUT_TORCH = ("encoders.catalog", "encoders.download", "encoders.clip.tokenizer", "objectives.workspace")
 CONTRACTS = {"softprompt.encoders.base", "softprompt.objectives.base", "softprompt.objectives.workspace"}

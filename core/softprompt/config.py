@@ -513,6 +513,18 @@ def _check_number(name: str, value: object, lower: float, maximum: float, advice
 _DIGEST_DEFAULTS = TrainConfig(tokens=10).as_dict()
 
 
+_LATER_SETTINGS = ("placement", "questions", "self_study")
+
+
+def batch_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that identify a batch: all that the first version had, and later ones that are set."""
+    return {
+        name: value
+        for name, value in config.as_dict().items()
+        if name not in _LATER_SETTINGS or value != _DIGEST_DEFAULTS[name]
+    }
+
+
 def digested_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that a digest contains: those that differ from the first version's defaults.
 

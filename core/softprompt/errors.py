@@ -268,11 +268,8 @@ def needs_text_encoder(name: str, what: str = "this") -> ModelRefused:
     Args:
         what: what needs a text encoder, such as "a hard readout".
     """
-    loaded = "Use a text encoder, such as softprompt.load_encoder('mini')"
-    advice = wording(
-        "Choose a text encoder: `softprompt-tui models` lists them",
-        f"Load it with softprompt.load_causal_lm({name!r})" if what == "this" else loaded,
-    )
+    call = f"softprompt.load_causal_lm({name!r})" if what == "this" else "softprompt.load_encoder('mini')"
+    advice = wording("Choose a text encoder: `softprompt-tui models` lists them", f"Use {call}")
     return ModelRefused(f"{name} is a language model, but {what} needs a text encoder. {advice}.")
 
 

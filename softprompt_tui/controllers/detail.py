@@ -312,7 +312,8 @@ class DetailController:
         if rows:
             readout = Readout(
                 prompt.readout_text, rows, prompt.readout_similarity, prompt.similarity,
-                is_language_model=prompt.answers is not None, samples=prompt.answers.samples if prompt.answers else (),
+                is_language_model=prompt.is_for_language_model,
+                samples=prompt.answers.samples if prompt.answers else (),
             )  # fmt: skip
             self._show_readout(entry.id, readout, True)
         else:

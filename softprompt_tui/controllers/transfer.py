@@ -181,6 +181,7 @@ class TransferController:
 
     async def export(self, entry: Entry) -> None:
         """Ask for the destination, write the file, and show what to type in the other program."""
+        from softprompt.formats.writers.causal_lm.placement import is_language_model
         from softprompt_tui.screens.export import ExportScreen
         from softprompt_tui.screens.text_viewer import TextScreen
 
@@ -189,9 +190,11 @@ class TransferController:
             self.context.settings.folder = str(Path(exported.paths[0]).parent)
             await self.context.ask(TextScreen(_format_exported(exported, await self.context.copy(exported.line))))
 
-        name, width = entry.prompt.name, entry.prompt.vectors.shape[1]
+        name, width, is_causal = entry.prompt.name, entry.prompt.vectors.shape[1], is_language_model(entry.prompt)
         await ask_until_accepted(
-            self.context, lambda refused, reason: ExportScreen(name, width, self.folder, refused, reason), write
+            self.context,
+            lambda refused, reason: ExportScreen(name, width, self.folder, is_causal, refused, reason),
+            write,
         )
 
     async def _export_or_ask(self, entry: Entry, request: ExportRequest) -> ExportedFile:
@@ -209,7 +212,9 @@ class TransferController:
     async def _run_export(self, entry: Entry, request: ExportRequest, *more: str) -> ExportedFile:
         from softprompt_tui.screens.file_picker import expand_home
 
-        options = {"--out": request.out, "--sdxl": request.other, "--token": request.token}
+        options = {
+            "--out": request.out, "--sdxl": request.other, "--token": request.token, "--question": request.question,
+        }  # fmt: skip
         arguments = [
             argument
             for option, value in options.items()

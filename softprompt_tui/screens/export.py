@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from softprompt.formats.writers.programs import PROGRAMS
+from softprompt.formats.writers.programs import LANGUAGE_MODEL_PROGRAMS, PROGRAMS, Program
 from softprompt.text_states import KNOWN_ENCODERS
 from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
 from softprompt_tui.screens.file_picker import FilePickerScreen, abbreviate_home
@@ -35,7 +35,9 @@ FIELDS = {
     "out": Field("to", "where to write", "a folder, or a file name"),
     "other": Field("with", "for SDXL: the other half of the pair", "a name in the library"),
     "token": Field("as", "for diffusers: the word to type in a prompt", "one word", "<name>"),
+    "question": Field("ask", "for vllm and sglang: the question in the request", "a text; empty: none"),
 }
+_OF_TEXT_ENCODERS, _OF_LANGUAGE_MODELS = ("out", "other", "token"), ("out", "question")
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,21 @@ class ExportRequest:
         out: a file or folder.
         other: the second soft prompt of an SDXL pair, or "".
         token: the placeholder word for diffusers; "" for the default.
+        question: the question in a request to a server, or "".
     """
 
     to: str
     out: str
     other: str = ""
     token: str = ""
+    question: str = ""
 
 
 class ExportScreen(ModalScreen[ExportRequest | None]):
     """Asks for the target program, destination and options. Returns an ExportRequest, or None on escape.
 
     Args:
+        is_language_model: whether the soft prompt is for a language model, which other programs read.
         refused: choices to show again, because they were refused.
         trouble: why they were refused.
     """
@@ -72,9 +77,17 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
     ]
 
     def __init__(
-        self, name: str, width: int, folder: Path, refused: ExportRequest | None = None, trouble: str = ""
+        self,
+        name: str,
+        width: int,
+        folder: Path,
+        is_language_model: bool,
+        refused: ExportRequest | None = None,
+        trouble: str = "",
     ) -> None:
         super().__init__(classes="dialog")
+        self.programs = LANGUAGE_MODEL_PROGRAMS if is_language_model else PROGRAMS
+        self.names = _OF_LANGUAGE_MODELS if is_language_model else _OF_TEXT_ENCODERS
         self.heading, self.width, self.folder = f"Export {sanitize(name)}, width {width}", width, folder
         self.refused, self.trouble = refused, trouble
 
@@ -83,9 +96,9 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
             yield Static(self.heading, markup=False)
             yield Table(COLUMNS, id="programs")
             typed = self.refused or ExportRequest("", abbreviate_home(self.folder))
-            for name, field in FIELDS.items():
+            for name in self.names:
                 with Horizontal(classes="fields"):
-                    yield Label(f"{field.label:<4}")
+                    yield Label(f"{FIELDS[name].label:<4}")
                     value = strip_control_chars(getattr(typed, name))
                     yield LineInput(value, id=name)
             if self.trouble:
@@ -96,12 +109,14 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
 
     def on_mount(self) -> None:
         table = self.query_one(Table)
-        names = list(PROGRAMS)
+        names = list(self.programs)
         table.reset(len(names), names.index(self.refused.to) if self.refused else None)
-        fits = {name: _fit(name, self.width) for name in PROGRAMS}
-        table.fill(
-            0, [Row(name, (name, _file_type(name), fit), is_dim=not fit.startswith(FITS)) for name, fit in fits.items()]
-        )
+        fits = {name: _fit(program, self.width) for name, program in self.programs.items()}
+        rows = [
+            Row(name, (name, _file_type(self.programs[name]), fit), is_dim=not fit.startswith(FITS))
+            for name, fit in fits.items()
+        ]
+        table.fill(0, rows)
         table.focus()
 
     @on(Table.Moved)
@@ -126,14 +141,15 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         self.dismiss(ExportRequest(self.query_one(Table).current, **typed))
 
 
-def _file_type(name: str) -> str:
-    suffix = PROGRAMS[name].suffix
-    return Path(f"name{suffix}").suffix.removeprefix(".") or "folder"
+def _file_type(program: Program) -> str:
+    return Path(f"name{program.suffix}").suffix.removeprefix(".") or "folder"
 
 
-def _fit(name: str, width: int) -> str:
+def _fit(program: Program, width: int) -> str:
     """Describe whether a program can use vectors of this width."""
-    widths = PROGRAMS[name].widths
+    widths = program.widths
+    if program.needs_model:
+        return f"{FITS}; loads the model first"
     if not widths:
         return f"{FITS} any width"
     if width in widths:

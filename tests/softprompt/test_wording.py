@@ -37,7 +37,17 @@ EXCEPTIONS = {
     ("encoders/clip/tokenizer.py", ". Run pip install --force-reinstall open_clip_torch."),
     ("formats/readers/detect.py", "entry of a softprompt-tui library"),
     ("formats/readers/detect.py", "its softprompt-tui provenance is damaged ("),
+    ("formats/readers/detect.py", "its softprompt-tui provenance is damaged (it names the rows "),
     ("formats/readers/sandbox.py", SUPPORTED_FILES),
+    ("formats/writers/causal_lm/instructions.py", " --enable-prompt-embeds --dtype "),  # of vLLM
+    (
+        "formats/writers/causal_lm/instructions.py",
+        "start the server with `python -m sglang.launch_server --model-path ",
+    ),
+    (
+        "formats/writers/causal_lm/instructions.py",
+        " --disable-radix-cache`, SGLang 0.4 or newer. It takes no embeddings while its prefix cache is on.",
+    ),
     ("formats/writers/instructions.py", "--textual_inversion_embeddings "),  # of kohya's scripts
 }
 

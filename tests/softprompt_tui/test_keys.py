@@ -174,7 +174,7 @@ def dialogs(d: Session) -> dict[type[Screen[object]], Callable[[], Screen[object
         AskText: lambda: AskText("Name", "fox"),
         AskKey: lambda: AskKey("Really?", [("r", "replace it"), ("enter", "start it")]),
         EntryDetailsScreen: lambda: EntryDetailsScreen("facts", "", can_assign=True),
-        ExportScreen: lambda: ExportScreen("fox", 768, Path.cwd()),
+        ExportScreen: lambda: ExportScreen("fox", 768, Path.cwd(), False),
         DocsScreen: DocsScreen,
         FilePickerScreen: lambda: FilePickerScreen("Import", Path.cwd()),
         HelpScreen: lambda: HelpScreen("prompt"),

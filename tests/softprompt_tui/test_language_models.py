@@ -62,3 +62,16 @@ def test_the_defaults_of_the_fields_are_those_of_the_engine() -> None:
     for kind, defaults in KIND_DEFAULTS.items():
         config = config_for(kind, {})  # type: ignore[arg-type]
         assert defaults == {"tokens": f"{config.tokens}", "steps": f"{config.steps}"}
+
+
+def test_export_offers_the_programs_that_read_language_models() -> None:
+    Library().save(a_language_prompt())
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.shows("pirate")
+        await d.pilot.press("e")
+        await d.shows("transformers", "vllm", "peft-tokens", "loads the model first", "ask")
+        assert "comfyui" not in d.text()
+
+    run_scene(scene)

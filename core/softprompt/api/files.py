@@ -19,6 +19,7 @@ from softprompt.library.store import Library
 from softprompt.prompts.soft_prompt import SoftPrompt
 
 if TYPE_CHECKING:
+    from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.encoders.clip.text_encoder import TextEncoder
 
 
@@ -31,27 +32,37 @@ def export(
     other: SoftPrompt | Entry | None = None,
     token: str = "",
     force: bool = False,
+    encoder: CausalLM | None = None,
+    question: str = "",
+    dtype: str = "",
 ) -> ExportResult:
     """Write a soft prompt as a file for another program.
 
     Args:
         to: "safetensors", "comfyui", "a1111", "a1111-png", "diffusers", "invokeai", "kohya", "kobold", "peft" or
-            "numpy".
+            "numpy". For a language model's soft prompt "safetensors", "transformers", "peft", "peft-tokens", "vllm",
+            "sglang", "kobold" or "numpy".
         path: a file, a folder, or None for the current folder.
         other: the other half of an SDXL pair; either half may come first.
         token: the word to use in diffusers, by default `<name>`.
         force: whether to replace an existing file.
+        encoder: the language model; "transformers", "peft", "peft-tokens", "vllm" and "sglang" need it.
+        question: what to ask; "sglang" needs it, and with it "vllm" writes a request for the completions route.
+        dtype: for "vllm", the precision of the server's model: "bfloat16", the default, "float16" or "float32".
 
     Raises:
         ExportRefused: the program could not use it, or the file cannot be written. Nothing was written.
+        ConfigError: `encoder` is not the model that the soft prompt was trained on.
+        PromptError: the question contains a special token of the model.
 
     Example:
         export(soft_prompt, "comfyui", "ComfyUI/models/embeddings").line  # "embedding:fox"
     """
     half = None if other is None else as_soft_prompt(other)
     return exporter.export(
-        as_soft_prompt(prompt), to, None if path is None else Path(path), other=half, token=token, force=force
-    )
+        as_soft_prompt(prompt), to, None if path is None else Path(path), other=half, token=token, force=force,
+        encoder=encoder, question=question, dtype=dtype,
+    )  # fmt: skip
 
 
 @checked

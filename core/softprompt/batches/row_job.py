@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from softprompt.argument_types import check_ordered, list_of_strings, plain_value
-from softprompt.config import AUTO_KL_SHARE, AUTO_STOP_AT, TrainConfig, config_for, digested_settings
+from softprompt.config import AUTO_KL_SHARE, AUTO_STOP_AT, TrainConfig, batch_settings, config_for, digested_settings
 from softprompt.encoders.catalog import MINI, model_kind
 from softprompt.errors import ConfigError, PromptError, check_text
 from softprompt.jobs.job import TrainJob
@@ -44,7 +44,7 @@ class Defaults:
             raise _no_start()
 
     def as_dict(self) -> dict[str, Any]:
-        return {"config": self.config.as_dict(), "model": self.model, "precision": self.precision}
+        return {"config": batch_settings(self.config), "model": self.model, "precision": self.precision}
 
 
 def job_from_row(values: dict[str, Any], defaults: Defaults) -> TrainJob:

@@ -13,6 +13,7 @@ from typing import Any
 
 MAX_HEADER_BYTES = 16 << 20
 EMB_PARAMS = "emb_params"  # the key under which most programs expect a soft prompt's vectors
+ROWS_KEY = "softprompt_rows"  # metadata of a PEFT folder of ours: which rows of its tensor are the soft tokens, "3:19"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # escaped or not, paired or not
 
 

@@ -28,13 +28,14 @@ train(encoder, ["a"], interval=5)
 train(encoder, FOX, contexts=[f"{i} {{}}" for i in range(1001)])
     ConfigError: contexts has 1,001 items; it must have at most 1,000
 train("mini", FOX)
-    ArgumentError: encoder is 'mini' (str); expected a TextEncoder. Load one with
+    ArgumentError: encoder is 'mini' (str); expected a TextEncoder or a CausalLM. Load one with
     softprompt.load_encoder('mini').
 train("a fox", encoder)
-    ArgumentError: encoder is 'a fox' (str); expected a TextEncoder. Load one with
+    ArgumentError: encoder is 'a fox' (str); expected a TextEncoder or a CausalLM. Load one with
     softprompt.load_encoder('mini').
 train(None, FOX)
-    ArgumentError: encoder is None; expected a TextEncoder. Load one with softprompt.load_encoder('mini').
+    ArgumentError: encoder is None; expected a TextEncoder or a CausalLM. Load one with
+    softprompt.load_encoder('mini').
 train()
     ArgumentError: train needs the argument 'encoder'. Load one with softprompt.load_encoder('mini').
 train(encoder)
@@ -108,8 +109,8 @@ train(encoder, FOX, contexts=7)
 train(encoder, FOX, project_norm="no")
     ConfigError: project_norm is 'no'; it must be True or False
 train(encoder, FOX, objective="cosin")
-    ConfigError: objective is 'cosin'; it must be one of: cosine, mse, contrastive, hidden, mixed. Did you mean
-    'cosine'?
+    ConfigError: objective is 'cosin'; it must be one of: cosine, mse, contrastive, hidden, mixed, distill. Did you
+    mean 'cosine'?
 train(encoder, FOX, objective="contrastive")
     ConfigError: the contrastive objective needs at least one prompt to push away from. Add one with
     against=['TEXT'].
@@ -315,8 +316,8 @@ train(encoder, FOX, num_virtual_tokens=3)
     ArgumentError: train has no argument 'num_virtual_tokens'. Did you mean 'tokens'?
 train(encoder, FOX, **{"": 3})
     ArgumentError: train has no argument ''. It has: encoder, text, config, meanings, start, on_report, interval,
-    resume, progress, against, contexts, family, hidden_share, init, long, objective, patience, project_norm, rate,
-    restarts, seed, steps, stop_at, tokens.
+    resume, progress, against, contexts, family, hidden_share, init, long, objective, patience, placement,
+    project_norm, questions, rate, restarts, seed, self_study, steps, stop_at, tokens.
 TrainConfig(learning_rate=0.1)
     ArgumentError: TrainConfig has no argument 'learning_rate'. Did you mean 'rate'?
 encoder.encode(["a"], batch_size=2, normalize_embeddings=True)

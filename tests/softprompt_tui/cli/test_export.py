@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from softprompt import Library
+from softprompt.encoders.causal_lm.loading import load_causal_lm
 from tests.library_model import a_prompt
+from tests.softprompt.conftest import CHATML
+from tests.softprompt.encoders.causal_lm.tiny_models import save_model
+from tests.softprompt.formats.language_prompts import make_prompt
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CLIP_L, CLIP_G = "ViT-L-14-quickgelu/openai", "ViT-bigG-14/laion2b_s39b_b160k"
@@ -93,3 +97,33 @@ def test_control_characters_in_a_path_never_reach_the_terminal(work_folder: Path
     assert result.returncode == 0
     assert "\x1b" not in result.stdout + result.stderr
     assert (work_folder / "a\x1b[31m" / "lake-peft" / "adapter_config.json").exists()
+
+
+def test_a_language_models_soft_prompt_is_exported_with_code(work_folder: Path, run: Run, tmp_path: Path) -> None:
+    """The model is loaded by the name in the entry, or by that of --model."""
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    model = load_causal_lm(save_model("Llama", folder, CHATML), "cpu")
+    Library().save(make_prompt(model))
+    result = run("export", "pirate", "--to", "transformers")
+    assert result.returncode == 0, result.stderr
+    written, code = result.stdout.split("\n", 1)
+    assert written == f"written      {work_folder}/pirate.safetensors"
+    assert code.startswith("import torch\n")
+    compile(code, "code", "exec")
+    assert f"note: the vectors only work with {model.name}, in placement system" in result.stderr
+    moved = folder.rename(tmp_path / "moved")
+    result = run("export", "pirate", "--to", "sglang", "--question", "Who?", "--model", f"local-dir:{moved}", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["paths"] == [f"{work_folder}/pirate.sglang.json"]
+    for args, message in (
+        (("pirate", "--to", "peft"), f"there is no folder {folder}"),
+        (("pirate", "--to", "sglang"), "Use --question TEXT to write a request"),  # before it looks for the model
+        (("pirate", "--to", "comfyui"), "the format comfyui is for soft prompts of text encoders"),
+        (("lake", "--to", "vllm"), "the format vllm is for soft prompts of language models"),
+        (("pirate", "--to", "numpy", "--model", "mini"), "--model is for language models"),
+        (("lake", "--to", "numpy", "--question", "Who?"), "--question only works with soft prompts of language models"),
+    ):
+        result = run("export", *args)
+        assert (result.returncode, result.stdout) == (2, ""), args
+        assert message in result.stderr

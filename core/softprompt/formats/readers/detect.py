@@ -6,18 +6,19 @@ Runs in the child process. Raises FileRefused, with the reason as its message, f
 from __future__ import annotations
 
 import binascii
+import re
 from dataclasses import replace
 from typing import Any
 
 from softprompt.errors import EntryDamaged, FileRefused
 from softprompt.formats.readers import kobold, png_card, torch_file
-from softprompt.formats.readers.layouts import add_metadata, parse_value
+from softprompt.formats.readers.layouts import LEFT_OUT, add_metadata, parse_value
 from softprompt.formats.readers.parsed_file import ParsedFile
 from softprompt.formats.readers.zip_file import Zip
 from softprompt.library.entry import TENSORS, unpack
 from softprompt.prompts import safetensors_file
 from softprompt.prompts.prompt_file import CHECKSUM_KEY, PROVENANCE_KEY, TENSORS_KEY, unpack_tensors
-from softprompt.prompts.safetensors_header import strict_json
+from softprompt.prompts.safetensors_header import ROWS_KEY, strict_json
 from softprompt.prompts.soft_prompt import Array, SoftPrompt
 from softprompt.prompts.tensors import DataReader, Tensor, read_vectors
 from softprompt.prompts.validation import check_source_size
@@ -25,6 +26,8 @@ from softprompt.prompts.validation import check_source_size
 MAX_NOTICE_BYTES = 2000  # longer text files are not quoted in the error message
 # the files of a PEFT folder
 CONFIG, WEIGHTS, LEGACY_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+NEW_TOKENS, HEAD = ".trainable_tokens_delta", ".lm_head."  # in the keys of tensors in a folder with new tokens
+_ROWS = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
 _FILE_SIGNATURES = {
     b"\xff\xd8\xff": "a JPEG image", b"RIFF": "a WebP image", b"GIF8": "a GIF image",
     b"\x1f\x8b": "a gzip archive", b"GGUF": "a GGUF model", b"\x89HDF": "an HDF5 file", b"\x7fELF": "a program",
@@ -54,7 +57,7 @@ def parse_file(raw: bytes) -> ParsedFile:
 
 
 def parse_folder(parts: dict[str, bytes]) -> ParsedFile:
-    """Parse the files of a PEFT folder, given by name."""
+    """Parse the files of a PEFT folder, given by name: prompt tuning, or new tokens of a vocabulary."""
     if CONFIG not in parts:
         raise FileRefused(f"the folder has no {CONFIG}, so it is not a PEFT prompt-tuning folder")
     if problem := _detect_failed_download(parts[CONFIG]):
@@ -64,29 +67,66 @@ def parse_folder(parts: dict[str, bytes]) -> ParsedFile:
     except (ValueError, TypeError, RecursionError) as error:
         raise FileRefused(f"{CONFIG} is invalid ({type(error).__name__}: {str(error)[:80]})") from error
     kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "PROMPT_TUNING":
-        raise FileRefused(f"{CONFIG} has peft_type {str(kind)[:40]!r} instead of PROMPT_TUNING")
+    if kind not in ("PROMPT_TUNING", "TRAINABLE_TOKENS"):
+        raise FileRefused(f"{CONFIG} has peft_type {str(kind)[:40]!r} instead of PROMPT_TUNING or TRAINABLE_TOKENS")
+    header: dict[str, str] = {}
     if WEIGHTS in parts:
         if not safetensors_file.is_safetensors(parts[WEIGHTS]):
             raise FileRefused(f"{WEIGHTS} is not a safetensors file: {_describe_unsupported(parts[WEIGHTS])}")
-        tensors, _, data = safetensors_file.read_tensors(parts[WEIGHTS])
+        tensors, header, data = safetensors_file.read_tensors(parts[WEIGHTS])
         value: Any = tensors
     elif LEGACY_WEIGHTS in parts:
         value, data = _torch_value(parts[LEGACY_WEIGHTS])
     else:
         raise FileRefused(f"the folder has neither {WEIGHTS} nor {LEGACY_WEIGHTS}")
+    metadata: dict[str, Any] = {}
+    if kind == "PROMPT_TUNING":
+        vectors = _read_virtual_tokens(config, value, data, metadata)
+    else:
+        vectors = _read_new_tokens(config, value, data, metadata)
+    add_metadata(metadata, {"checkpoint": config.pop("base_model_name_or_path", None), **config})
+    parsed = ParsedFile("PEFT prompt tuning" if kind == "PROMPT_TUNING" else "PEFT new tokens", {"": vectors}, metadata)
+    if ROWS_KEY not in header or PROVENANCE_KEY not in header:
+        return parsed
+    return _with_provenance(replace(parsed, vectors={"": _own_rows(vectors, header[ROWS_KEY])}), header)
+
+
+def _read_virtual_tokens(config: dict[str, Any], value: Any, data: DataReader, metadata: dict[str, Any]) -> Array:
+    """Read the vectors of a prompt-tuning folder."""
     tensor = value.get("prompt_embeddings") if isinstance(value, dict) else None
     if not isinstance(tensor, Tensor):
         raise FileRefused("the weights have no tensor named prompt_embeddings")
-    metadata: dict[str, Any] = {}
     vectors = read_vectors(tensor, data, metadata)
     declared = (config.get("num_virtual_tokens"), config.get("token_dim"))
     if vectors.ndim != 2 or any(value not in (None, size) for value, size in zip(declared, vectors.shape, strict=True)):
         raise FileRefused(
             f"{CONFIG} declares {declared[0]} tokens of width {declared[1]}, but the weights have shape {vectors.shape}"
         )
-    add_metadata(metadata, {"checkpoint": config.pop("base_model_name_or_path", None), **config})
-    return ParsedFile("PEFT prompt tuning", {"": vectors}, metadata)
+    return vectors
+
+
+def _read_new_tokens(config: dict[str, Any], value: Any, data: DataReader, metadata: dict[str, Any]) -> Array:
+    """Read the vectors of a folder with new tokens of a vocabulary. A tied head repeats them."""
+    tensors = {key: value[key] for key in value if HEAD not in str(key)} if isinstance(value, dict) else {}
+    keys = [key for key in tensors if isinstance(key, str) and key.endswith(NEW_TOKENS)]
+    if len(keys) != 1 or not isinstance(tensors[keys[0]], Tensor):
+        raise FileRefused(f"the weights have {len(keys)} tensors whose names end in {NEW_TOKENS} instead of one")
+    vectors = read_vectors(tensors[keys[0]], data, metadata)
+    indices = config.get("token_indices")
+    if vectors.ndim != 2 or not isinstance(indices, list) or len(indices) != len(vectors):
+        raise FileRefused(f"{CONFIG} does not declare one index for each token of the weights, {vectors.shape}")
+    if others := len(tensors) - 1:
+        metadata[LEFT_OUT] = f"{others} other {'tensor' if others == 1 else 'tensors'} in the file"
+    return vectors
+
+
+def _own_rows(vectors: Array, text: str) -> Array:
+    """Return the soft tokens among the rows of an export of this program, which can have the template's tokens too."""
+    match = _ROWS.fullmatch(text)
+    start, end = map(int, match.groups()) if match else (0, 0)
+    if not 0 <= start < end <= len(vectors):
+        raise FileRefused(f"its softprompt-tui provenance is damaged (it names the rows {text[:40]!r})")
+    return vectors[start:end]
 
 
 def _from_safetensors(raw: bytes) -> ParsedFile:

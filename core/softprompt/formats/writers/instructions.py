@@ -36,7 +36,7 @@ _WITHOUT_HARD_PROMPT = ("numpy", "a1111")
 
 def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]:
     """Return the exact line to type, and the word that stands for the soft prompt in prompts, or ""."""
-    stem, quoted = path.stem, _python_literal(str(path))
+    stem, quoted = path.stem, python_literal(str(path))
     match to:
         case "comfyui":
             return f"embedding:{stem}", f"embedding:{stem}"
@@ -52,12 +52,12 @@ def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]
                 "text_encoder=pipe.text_encoder{}, tokenizer=pipe.tokenizer{})"
             )
             lines = [
-                call.format("clip_l", _python_literal(token), "", ""),
-                call.format("clip_g", _python_literal(token), "_2", "_2"),
+                call.format("clip_l", python_literal(token), "", ""),
+                call.format("clip_g", python_literal(token), "_2", "_2"),
             ]
             return "\n".join([f"pair = safetensors.torch.load_file({quoted})", *lines]), token
         case "diffusers":
-            return f"pipe.load_textual_inversion({quoted}, token={_python_literal(token)})", token
+            return f"pipe.load_textual_inversion({quoted}, token={python_literal(token)})", token
         case "peft":
             return f"PeftModel.from_pretrained(model, {quoted})", ""
         case "numpy":
@@ -69,7 +69,7 @@ def instructions(to: str, path: Path, token: str, pair: bool) -> tuple[str, str]
             return f"safetensors.numpy.load_file({quoted}){key}", ""
 
 
-def _python_literal(text: str) -> str:
+def python_literal(text: str) -> str:
     """Return the text as a Python literal, in double quotes unless it needs escapes."""
     return f'"{text}"' if text.isprintable() and not set(text) & {'"', "\\"} else ascii(text)
 
@@ -115,7 +115,7 @@ def _describe_loaders(prompts: Sequence[SoftPrompt], stem: str, token: str) -> s
     usable = {name: word for name, word in words.items() if pair or width in PROGRAMS[name].widths}
     unchanged = [word.format(stem) for name, word in usable.items() if not objection(name, stem, tokens)]
     if not pair:
-        unchanged.append(f"diffusers (load_textual_inversion with token={_python_literal(token)})")
+        unchanged.append(f"diffusers (load_textual_inversion with token={python_literal(token)})")
     stems = {name: typeable_stem(name, stem, tokens) for name in usable}
     renamed = [
         f"{usable[name].format(other)} as {other}.safetensors"

@@ -25,6 +25,7 @@ class Program:
         supports_pair: whether one file can hold an SDXL pair.
         word_is_stem: whether the word to type in a prompt is the file name without its suffix.
         custom_token: whether users can choose the word to type.
+        needs_model: whether an export needs the language model, for its token embeddings or its chat template.
     """
 
     title: str
@@ -33,11 +34,13 @@ class Program:
     supports_pair: bool = False
     word_is_stem: bool = False
     custom_token: bool = False
+    needs_model: bool = False
 
 
 _ANY_ENCODER = {CLIP_L: ("sd1", SDXL, "flux"), CLIP_H: ("sd2",), CLIP_G: (SDXL,)}
 _NO_SDXL_HALF = {CLIP_L: ("sd1",), CLIP_H: ("sd2",)}  # for programs that reject or ignore one half of an SDXL pair
 
+# for soft prompts of text encoders
 PROGRAMS = {
     "safetensors": Program("safetensors", ".safetensors", {}, supports_pair=True),
     "comfyui": Program("ComfyUI", ".safetensors", _ANY_ENCODER, supports_pair=True, word_is_stem=True),
@@ -52,3 +55,17 @@ PROGRAMS = {
     "peft": Program("PEFT", "-peft", {}),
     "numpy": Program("numpy", ".npy", {}),
 }
+
+# for soft prompts of language models
+LANGUAGE_MODEL_PROGRAMS = {
+    "safetensors": PROGRAMS["safetensors"],
+    "transformers": Program("transformers", ".safetensors", {}, needs_model=True),
+    "peft": Program("PEFT", "-peft", {}, needs_model=True),
+    "peft-tokens": Program("PEFT", "-peft-tokens", {}, needs_model=True),
+    "vllm": Program("vLLM", ".vllm.json", {}, needs_model=True),
+    "sglang": Program("SGLang", ".sglang.json", {}, needs_model=True),
+    "kobold": PROGRAMS["kobold"],
+    "numpy": PROGRAMS["numpy"],
+}
+
+ALL_PROGRAMS = PROGRAMS | LANGUAGE_MODEL_PROGRAMS

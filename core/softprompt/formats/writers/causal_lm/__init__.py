@@ -1,0 +1,1 @@
+"""Write soft prompts of causal language models for other programs."""
