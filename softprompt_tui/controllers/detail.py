@@ -267,7 +267,7 @@ class DetailController:
                 now = self.followed_run or run
                 readout = Readout(
                     nearest.text, nearest.rows, nearest.as_text, now.best_similarity,
-                    is_language_model=now.objective == "distill",
+                    is_language_model=now.objective in ("distill", "examples"),
                 )  # fmt: skip
                 self._show_readout(run.id, readout, immediately=False)
         except SoftPromptError:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from softprompt_tui.rendering.cells import fit_cell
-
 X_TICK_CELLS = 12  # of a plot, at least, for each step that is labelled
 END_CELLS = 7  # the room at the right edge of a plot for the names of its curves
 _MULTIPLES = (1, 2, 5)
@@ -44,7 +42,7 @@ def label_ends(ends: Iterable[tuple[str, int]]) -> dict[int, str]:
                     parts.append([name])
             follows = own_row == row
         label = ",".join(part[0] if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
-        labels[row] = fit_cell(label, min(len(label), END_CELLS - 1))
+        labels[row] = label if len(label) < END_CELLS else f"{label[: END_CELLS - 2]}…"  # of token counts
     return labels
 
 

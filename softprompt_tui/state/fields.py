@@ -141,8 +141,8 @@ MORE_FIELDS = {
             "start": "at the start of all",
         },
     ),
-    "questions": Field("questions", "language models: a file of questions", "one a line; empty: the built-in ones"),
-    "self_study": Field("study", "language models: own questions", "questions that the model writes, 0 to 1,000", "0"),
+    "questions": Field("questions", "language models: a file of questions", "one a line; empty: built-in"),
+    "self_study": Field("study", "language models: own questions", "0 to 1,000 that the model writes", "0"),
     "hard": Field(
         "hard",
         "search for a hard readout after training",

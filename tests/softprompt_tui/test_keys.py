@@ -329,9 +329,8 @@ def test_an_explanation_says_what_is_allowed_and_the_default() -> None:
 
 def test_a_choice_cannot_be_mistyped() -> None:
     chosen = [(name, field) for name, field in MORE_FIELDS.items() if field.choices]
-    assert {"init", "objective", "family", "norms", "plain", "long", "precision", "hard", "words"} == dict(
-        chosen
-    ).keys()
+    names = {"init", "objective", "family", "norms", "plain", "long", "precision", "placement", "hard", "words"}
+    assert dict(chosen).keys() == names
 
     async def scene(d: Session) -> None:
         await d.pilot.press("f8")

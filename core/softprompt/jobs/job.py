@@ -292,7 +292,13 @@ def port_config(prompt: SoftPrompt, kind: ModelKind) -> TrainConfig:
         kind: the kind of the other model.
     """
     config = saved_config(prompt)
-    if (config.objective == "distill") != (kind == "causal"):
+    if config.objective == "examples":
+        tune = command("tune FILE --model NAME", "softprompt.tune(encoder, examples)")
+        raise ConfigError(
+            f"{prompt.name} was tuned on examples, which are not in the library. Tune again for the other model with "
+            f"{tune}."
+        )
+    if config.needs_language_model != (kind == "causal"):
         return config_for(kind, {"seed": config.seed})
     return replace(config, init="noise") if config.init == "soft" else config
 
