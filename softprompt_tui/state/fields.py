@@ -142,7 +142,7 @@ MORE_FIELDS = {
         },
     ),
     "questions": Field("questions", "language models: a file of questions", "one a line; empty: built-in"),
-    "self_study": Field("study", "language models: own questions", "0 to 1,000 that the model writes", "0"),
+    "self_study": Field("study", "language models: own questions", "0 to 1,000", "0"),
     "hard": Field(
         "hard",
         "search for a hard readout after training",
