@@ -30,6 +30,7 @@ MAX_STEPS, MAX_RESTARTS = 100_000, 256  # at both limits, one run's history take
 MAX_HARD_TOKENS = 64
 MAX_TOKENS = 4096  # far above any text encoder's context length
 MAX_CONTEXTS = MAX_AGAINST = 1000  # each costs an encoded text or two
+MAX_QUESTION_CHARACTERS = 300_000  # in all: a run's specification and an entry must hold them
 MAX_SELF_STUDY = 1000
 MAX_PATIENCE = 1_000_000_000
 MAX_SWEPT_COUNTS = 64  # token counts in one sweep
@@ -181,6 +182,11 @@ class TrainConfig:
         _check_whole("self_study", self.self_study, 0, MAX_SELF_STUDY, "0 is typical; 48 helps with facts")
         for text in self.questions:
             check_text("question", text, ConfigError)
+        if (length := sum(map(len, self.questions))) > MAX_QUESTION_CHARACTERS:
+            raise ConfigError(
+                f"the questions have {length:,} characters in all; at most {MAX_QUESTION_CHARACTERS:,} can be stored. "
+                "Use fewer or shorter ones."
+            )
         if self.contexts is not TRAINING_CONTEXTS:  # skipping the defaults makes reading a run 10 % faster
             for context in self.contexts:
                 check_context(check_text("context", context, ConfigError))

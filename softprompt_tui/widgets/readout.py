@@ -23,6 +23,7 @@ BAR_CELLS, SMALL_BAR_CELLS, LONG_BAR_CELLS = 20, 6, 40
 MAX_WORD_CELLS = 16  # of an alternative
 LABEL_CELLS, VALUE_CELLS = 8, 8  # widths of the two columns before the text
 TOKEN_CELLS, COSINE_CELLS = 6, 6  # widths of the columns before and after a nearest word
+ANSWER_LABEL_CELLS = 10  # of a language model's questions and answers
 TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
@@ -138,15 +139,22 @@ class ReadoutPane(VerticalScroll):
         self._lines = len(lines)
 
     def _answers(self, shown: Readout, width: int) -> list[Text]:
-        """Return the questions with three answers each, as many as leave room for the words, and what these mean."""
+        """Return as many questions with their three answers as fit, and what the words below them mean."""
         lines: list[Text] = []
         for sample in shown.samples:
-            block = [Text.assemble(("question  ", "dim"), (sanitize(sample.question), "bold"))]
-            for label, answer in (("soft", sample.soft), ("hard", sample.hard), ("none", sample.none)):
-                block.append(Text.assemble((f"{label:<10}", "dim"), sanitize(answer.replace("\n", " "))))
-            for line in block:
-                line.truncate(width, overflow="ellipsis")
-            if lines and len(lines) + len(block) + len(shown.rows) + 2 > self.size.height:
+            block: list[Text] = []
+            for label, answer, style in (
+                ("question", sample.question, "bold"), ("soft", sample.soft, ""), ("hard", sample.hard, ""),
+                ("none", sample.none, ""),
+            ):  # fmt: skip
+                text = Text(_cut(answer.replace("\n", " ")), style)
+                wrapped = text.wrap(self.app.console, max(8, width - ANSWER_LABEL_CELLS), overflow="fold") or [Text()]
+                labels = [label, *[""] * (len(wrapped) - 1)]
+                block += [
+                    Text.assemble((f"{name:<{ANSWER_LABEL_CELLS}}", "dim"), line)
+                    for name, line in zip(labels, wrapped, strict=True)
+                ]
+            if lines and len(lines) + len(block) + 1 > self.size.height:
                 break
             lines += [*([Text()] if lines else []), *block]
         gap = [Text()] if lines else []

@@ -229,6 +229,7 @@ def test_a_prompt_that_cannot_be_used_is_refused(
         ({"long": "chunk"}, "needs the whole prompt"),
         ({"stop_at": 0.9}, "only tokens='auto' uses it"),
         ({"questions": ("one?",)}, "at least 2"),
+        ({"questions": ("why " * 400,) * 200}, "320,000 characters in all; at most 300,000"),
         ({"placement": "middle"}, "it must be one of: system, user, start"),
         ({"self_study": -1}, "from 0 to"),
         ({"tokens": 4000}, "has room for 510"),
