@@ -116,7 +116,7 @@ def test_a_user_pulls_cancels_resumes_chooses_and_deletes_a_model(
         t.press("ctrl+o")
         t.wait_for("●mini", "ViT-L-14-quickgelu/openai")
         t.press("/", "b32 quickgelu openai", "enter", "p")
-        t.wait_for(r"openai +512 +1\.0 MB +50 %", r"▕█+[▏▎▍▌▋▊▉]? +▏ 524 kB of 1\.0 MB")
+        t.wait_for(r"openai +text +512 +1\.0 MB +50 %", r"▕█+[▏▎▍▌▋▊▉]? +▏ 524 kB of 1\.0 MB")
         t.press("x")
         t.wait_for("part 524 kB", "p resumes the pull")
         t.press("p")

@@ -145,7 +145,7 @@ def tune(
       softprompt-tui tune tickets.jsonl --model smollm2
       softprompt-tui tune tickets.jsonl --model smollm2 -k 8 --steps 200 --name tickets
       softprompt-tui tune tickets.jsonl --model smollm2 --held-out graded.jsonl --json
-      softprompt-tui tune tickets.jsonl --model smollm2 --instruction "Name the trade that the message needs."
+      softprompt-tui tune tickets.jsonl --model smollm2 --instruction "Name the trade."
 
     Ctrl-C or a hangup stops training and saves the best result so far; a second Ctrl-C quits without saving. The
     library keeps the file's name and SHA-256, and some held-out examples with their answers, but not the others.
