@@ -28,7 +28,8 @@ SECTIONS = {
     "Measure and read": ("grade", "read_out", "find_hard", "compose"),
     "Keep and exchange": ("SoftPrompt", "Library", "Entry", "export", "import_files", "assign"),
     "What functions return": (
-        "Sweep", "Result", "Composition", "ContextFidelity", "ContextScore", "ReadoutToken", "Neighbour", "HardReadout",
+        "Sweep", "Result", "Composition", "ContextFidelity", "ContextScore", "AnswerFidelity", "AnswerScore",
+        "AnswerSample", "ReadoutToken", "Neighbour", "HardReadout",
         "EntrySummary", "EntryPage", "ExportResult", "ImportReport", "ImportResult", "BackupReport", "CheckReport",
         "ExampleFidelity", "ExampleScore", "ExampleSample", "ExampleSource", "Ancestor", "WeightedText", "HardPrompt",
         "TrainingState",
@@ -189,7 +190,8 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
     line = f"{name}({', '.join(parameters)}){arrow}"
     if len(line) <= WIDTH:
         return line
-    return f"{name}(\n" + "".join(f"    {parameter},\n" for parameter in parameters) + f"){arrow}"
+    lines = [_fill(f"{parameter},", "    ", "        ") for parameter in parameters]
+    return "\n".join([f"{name}(", *lines, f"){arrow}"])
 
 
 def _annotation(annotation: str, owner: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
@@ -97,7 +97,8 @@ OTHER_OPTIONS = (
     ),
     click.option(
         "--objective",
-        type=click.Choice([name for name in get_args(ObjectiveName) if name != "examples"]),  # which `tune` trains on
+        type=choice(ObjectiveName),
+        metavar="NAME",
         show_default=_by_kind("objective"),
         help="What training minimizes: the cosine distance between pooled embeddings (cosine), their squared error "
         "(mse), or the cosine distance while pushing away from the --against prompts (contrastive). For diffusion "

@@ -107,7 +107,7 @@ def test_a_user_pulls_cancels_resumes_chooses_and_deletes_a_model(
 ) -> None:
     cache = Path(os.environ["SOFTPROMPT_HOME"]) / "cache"
     cache.mkdir(exist_ok=True)
-    for file in cached_model_list.iterdir():
+    for file in cached_model_list.glob("models-*"):
         shutil.copy(file, cache)
     half = len(WEIGHTS) // 2
     with serve_hub() as hub, Terminal(**hub.environment(tmp_path)) as t:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-import softprompt
+from softprompt.encoders import loading
 from softprompt.formats.importer import find_candidate_models
 from softprompt.jobs.job import Job
 from softprompt_tui.cli.report import print_line
@@ -238,8 +238,8 @@ def test_assign_takes_several_names_loads_the_model_once_and_reports_each_refusa
     for i, width in enumerate((256, 768)):
         np.save(tmp_path / f"n{i}.npy", np.ones((2, width), np.float32))
     run("import", str(embedding_file), str(tmp_path / "n0.npy"), str(tmp_path / "n1.npy"))
-    loads, load_encoder = [], softprompt.load_encoder
-    monkeypatch.setattr(softprompt, "load_encoder", lambda *args: loads.append(args) or load_encoder(*args))
+    loads, load_model = [], loading.load_model
+    monkeypatch.setattr(loading, "load_model", lambda *args: loads.append(args) or load_model(*args))
     result = run("assign", "red fox", "n1", "none", "n0", "--model", "mini", "--json")
     assert (result.returncode, len(loads)) == (2, 1)
     assert [(entry["name"], entry["model"]) for entry in json.loads(result.stdout)] == [
