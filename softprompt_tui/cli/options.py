@@ -58,17 +58,47 @@ tokens_option = click.option(
     "one. With a language model: 1, 2, 4, … up to 32, and the first result whose KL on held-out questions is at most "
     f"--stop-at ({AUTO_KL_SHARE:g}) of the KL of as many tokens of the prompt itself.",
 )
+# options that `tune` has too
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the model. bfloat16 halves its memory and is slightly less exact; its speed on GPUs "
+    "has not been measured.",
+)
+norm_option = click.option(
+    "--no-norm-projection", is_flag=True, help="Let soft tokens exceed the vocabulary's mean norm."
+)
+patience_option = click.option(
+    "--patience", type=int, help="Stop early if the loss has not fallen for this many steps."
+)
+restarts_option = click.option(
+    "--restarts",
+    type=int,
+    default=DEFAULT.restarts,
+    show_default=True,
+    help="Train this many in parallel, each from a different start, and keep the best.",
+)
+seed_option = click.option(
+    "--seed",
+    type=int,
+    default=DEFAULT.seed,
+    show_default=True,
+    help="Random seed. On a CPU, the same seed and OMP_NUM_THREADS=1 give bit-identical results.",
+)
+placement_option = click.option(
+    "--placement",
+    type=choice(Placement),
+    default=DEFAULT.placement,
+    show_default=True,
+    help="Language models: where the soft tokens stand in the chat template: in place of the system text, at the "
+    "start of the user's text, or at the start of all.",
+)
 OTHER_OPTIONS = (
     model_option,
     device_option,
-    click.option(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16"]),
-        default="float32",
-        show_default=True,
-        help="Precision of the text encoder. bfloat16 halves its memory and is slightly less exact; its speed on GPUs "
-        "has not been measured.",
-    ),
+    precision_option,
     click.option(
         "--steps",
         type=int,
@@ -81,7 +111,7 @@ OTHER_OPTIONS = (
         help="Stop early once the pooled similarity and its mean in the training contexts reach this value, such as "
         "0.99. With --tokens auto it is the goal, and nothing stops early.",
     ),
-    click.option("--patience", type=int, help="Stop early if the loss has not fallen for this many steps."),
+    patience_option,
     click.option(
         "--rate",
         type=float,
@@ -139,21 +169,9 @@ OTHER_OPTIONS = (
         is_flag=True,
         help="Train the prompt alone. The result is more similar by itself, but fails next to other words.",
     ),
-    click.option("--no-norm-projection", is_flag=True, help="Let soft tokens exceed the vocabulary's mean norm."),
-    click.option(
-        "--restarts",
-        type=int,
-        default=DEFAULT.restarts,
-        show_default=True,
-        help="Train this many in parallel, each from different noise, and keep the best.",
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=DEFAULT.seed,
-        show_default=True,
-        help="Random seed. On a CPU, the same seed and OMP_NUM_THREADS=1 give bit-identical results.",
-    ),
+    norm_option,
+    restarts_option,
+    seed_option,
     click.option(
         "--long",
         type=choice(LongPromptPolicy),
@@ -161,14 +179,7 @@ OTHER_OPTIONS = (
         show_default=True,
         help="If the prompt exceeds the model's context: refuse it, train on the mean of its chunks, or cut it.",
     ),
-    click.option(
-        "--placement",
-        type=choice(Placement),
-        default=DEFAULT.placement,
-        show_default=True,
-        help="Language models: where the soft tokens stand in the chat template: in place of the system text, at the "
-        "start of the user's text, or at the start of all.",
-    ),
+    placement_option,
     click.option(
         "--questions",
         "questions_file",

@@ -93,8 +93,8 @@ def few_shot_rows(
 ) -> tuple[int, list[Ids]]:
     """Return the rows of the held-out inputs behind a few-shot prompt, and the number of examples in it.
 
-    The prompt stands where the soft tokens would stand. It has the instruction, if there is one, and as many training
-    examples as fit into the model and into MAX_SHOT_TOKENS.
+    The prompt stands where the soft tokens would stand. It begins with the instruction, if given, and has as many
+    training examples as fit into the model and into MAX_SHOT_TOKENS.
     """
     room = min(model.window - max(example.length for example in encoded) - ANSWER_MARGIN, MAX_SHOT_TOKENS)
     texts = [shot_text(example) for example in training]

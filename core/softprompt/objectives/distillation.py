@@ -158,7 +158,7 @@ def packed_row(asked: Sequence[tuple[Ids, Sequence[Answer]]]) -> PackedRow:
 def top_divergence(logits: Tensor, top_ids: Tensor, top_logs: Tensor) -> Tensor:
     """Return a lower bound (S,) of the KL divergence from the teacher to `logits` (S, v).
 
-    All tokens that the teacher does not keep count as one.
+    The tokens that the teacher does not keep count as a single token.
     """
     logs = logits.gather(-1, top_ids) - logits.logsumexp(-1, keepdim=True)
     rest = (1 - logs.exp().sum(-1)).clamp(min=REST_FLOOR).log()

@@ -1,7 +1,7 @@
 """The teacher: the model's own answers to questions, sampled with the hard prompt in place.
 
 Each answer keeps the most likely tokens at each of its positions. Training minimizes the divergence from these; grading
-computes the exact one.
+computes the divergence over the whole vocabulary.
 """
 
 from __future__ import annotations

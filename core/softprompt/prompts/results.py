@@ -110,7 +110,7 @@ class AnswerFidelity:
 
     Attributes:
         placement: where the soft tokens stand in the chat template.
-        template: digest of the chat template. The soft tokens only work in this one.
+        template: digest of the chat template. The soft tokens work in no other template.
         questions: number of held-out questions.
         score: of the soft tokens.
         floors: of cheap alternatives, by name: "no prompt", "first tokens", "first sentence".
@@ -190,7 +190,7 @@ class ExampleFidelity:
 
     Attributes:
         placement: where the soft tokens stand in the chat template.
-        template: digest of the chat template. The soft tokens only work in this one.
+        template: digest of the chat template. The soft tokens work in no other template.
         training, held_out: where the examples come from.
         shots: number of training examples in the few-shot prompt: as many as fit.
         score: of the soft tokens.

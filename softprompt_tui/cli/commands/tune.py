@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from softprompt.config import Init, Placement, check_objective, config_for_examples
+from softprompt.config import Init, check_objective, config_for_examples
 from softprompt.encoders.catalog import model_kind
 from softprompt.errors import ConfigError
 from softprompt.jobs.job import TrainJob
@@ -18,7 +18,14 @@ from softprompt.worker.protocol import MAX_LINE_BYTES
 from softprompt_tui.cli.commands.runs import resolve_model, submit
 from softprompt_tui.cli.commands.train import train_here
 from softprompt_tui.cli.common import complete_model, device_option, json_option, library
-from softprompt_tui.cli.options import choice
+from softprompt_tui.cli.options import (
+    norm_option,
+    patience_option,
+    placement_option,
+    precision_option,
+    restarts_option,
+    seed_option,
+)
 
 DEFAULT = config_for_examples({})
 INITS = [init for init in get_args(Init) if init != "soft"]
@@ -57,14 +64,7 @@ MESSAGE_ROOM = 10_000  # bytes of a request to the worker besides the job
     help="Start from the first tokens of this text instead of random words, such as 'Sort the message.' The few-shot "
     "prompt then begins with it too.",
 )
-@click.option(
-    "--placement",
-    type=choice(Placement),
-    default=DEFAULT.placement,
-    show_default=True,
-    help="Where the soft tokens stand in the chat template: in place of the system text, at the start of the user's "
-    "text, or at the start of all.",
-)
+@placement_option
 @click.option(
     "--rate",
     type=float,
@@ -79,30 +79,12 @@ MESSAGE_ROOM = 10_000  # bytes of a request to the worker besides the job
     help="Start from random vocabulary tokens or from noise; or, with --instruction, from its first tokens or from "
     "tokens spread over it.",
 )
-@click.option("--patience", type=int, help="Stop early if the loss has not fallen for this many steps.")
-@click.option("--no-norm-projection", is_flag=True, help="Let soft tokens exceed the vocabulary's mean norm.")
-@click.option(
-    "--restarts",
-    type=int,
-    default=DEFAULT.restarts,
-    show_default=True,
-    help="Train this many in parallel, each from a different start, and keep the best.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=DEFAULT.seed,
-    show_default=True,
-    help="Random seed. On a CPU, the same seed and OMP_NUM_THREADS=1 give bit-identical results.",
-)
+@patience_option
+@norm_option
+@restarts_option
+@seed_option
 @device_option
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Precision of the model. bfloat16 halves its memory and is slightly less exact.",
-)
+@precision_option
 @click.option(
     "--background",
     "-b",

