@@ -23,6 +23,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.curve import LossCurve
 from softprompt_tui.widgets.pane import escape_title, pane_title, title_with_keys
+from softprompt_tui.widgets.steady_text import SteadyText
 
 FAILURE_ACTIONS = {
     "r": (OnRun.RETRY, "Try again"),
@@ -94,12 +95,11 @@ class LossPane(Vertical, can_focus=True):
         self._curve_labels: Sequence[str] = ()
         self._curve = Curve()
         self._titled = ""
-        self._lines = -1
         self.failure: Failure | None = None
 
     def compose(self) -> ComposeResult:
         yield LossCurve(id="curve")
-        yield Static(PLACEHOLDER, id="figures", classes="-placeholder", markup=False)
+        yield SteadyText(PLACEHOLDER, id="figures", classes="-placeholder", markup=False)
         with VerticalScroll(id="failure", can_focus=False):
             yield Static("", markup=False)
 
@@ -169,13 +169,10 @@ class LossPane(Vertical, can_focus=True):
             if is_compact
             else _render_figures(figures, self._curve.best, width, styles)
         )
-        lines = text.plain.count("\n") if text else -1
-        # a new layout redraws more than the text, so avoid it
-        static = self.query_one("#figures", Static)
-        static.remove_class("-placeholder")
-        static.update(text, layout=lines != self._lines)
-        static.display = bool(text) and figures.failure is None
-        self._lines = lines
+        shown = self.query_one("#figures", SteadyText)
+        shown.remove_class("-placeholder")
+        shown.display = bool(text) and figures.failure is None
+        shown.show(text)
 
     def _set_title(self, name: str) -> None:
         if name != self._titled:  # setting it repaints the whole pane
@@ -203,7 +200,6 @@ class LossPane(Vertical, can_focus=True):
         widget.show(self._curve)
 
     def on_resize(self) -> None:
-        self._lines = -1  # the figures wrap differently
         if self._title:
             self._show_figures()
         self.call_after_refresh(self._draw)
@@ -215,11 +211,10 @@ class LossPane(Vertical, can_focus=True):
         self._show_failure(None)
         self._series, self._figures, self._curve = Series(), LossFigures(), Curve()
         self._draw()
-        self._lines = -1
-        static = self.query_one("#figures", Static)
-        static.display = True
-        static.add_class("-placeholder")
-        static.update(PLACEHOLDER)
+        shown = self.query_one("#figures", SteadyText)
+        shown.display = True
+        shown.add_class("-placeholder")
+        shown.update(PLACEHOLDER)
 
 
 def _render_compactly(figures: LossFigures, width: int, styles: Styles) -> Text:

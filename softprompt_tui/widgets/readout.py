@@ -9,13 +9,13 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Static
 
 from softprompt.prompts.results import AnswerSample
 from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.widgets.pane import pane_title
+from softprompt_tui.widgets.steady_text import SteadyText
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
 BARS_FROM_WIDTH = 56  # cells; narrower panes show the texts instead of the bars of the similarities
@@ -79,10 +79,9 @@ class ReadoutPane(VerticalScroll):
         self._subject = ""
         self._shown: Readout | None = None
         self._changed: set[int] = set()
-        self._lines = -1
 
     def compose(self) -> ComposeResult:
-        yield Static(PLACEHOLDER, id="readout", classes="-placeholder", markup=False)
+        yield SteadyText(PLACEHOLDER, id="readout", classes="-placeholder", markup=False)
 
     @property
     def hard(self) -> HardReadoutView | None:
@@ -108,9 +107,9 @@ class ReadoutPane(VerticalScroll):
             self._draw()
 
     def clear(self, message: str = "") -> None:
-        self._subject, self._shown, self._lines = "", None, -1
+        self._subject, self._shown = "", None
         self.border_subtitle = ""
-        self.query_one("#readout", Static).add_class("-placeholder").update(message or PLACEHOLDER)
+        self.query_one("#readout", SteadyText).add_class("-placeholder").update(message or PLACEHOLDER)
 
     def on_resize(self) -> None:
         if self._shown:
@@ -133,10 +132,9 @@ class ReadoutPane(VerticalScroll):
         text = Text("\n").join(lines)
         keys = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
         self.border_subtitle = "" if self._shown.is_language_model else keys
-        static = self.query_one("#readout", Static)
-        static.remove_class("-placeholder")
-        static.update(text, layout=len(lines) != self._lines)
-        self._lines = len(lines)
+        shown = self.query_one("#readout", SteadyText)
+        shown.remove_class("-placeholder")
+        shown.show(text)
 
     def _answers(self, shown: Readout, width: int) -> list[Text]:
         """Return as many questions with their three answers as fit, and what the words below them mean."""
