@@ -92,8 +92,8 @@ placement_option = click.option(
     type=choice(Placement),
     default=DEFAULT.placement,
     show_default=True,
-    help="Language models: where the soft tokens stand in the chat template: in place of the system text, at the "
-    "start of the user's text, or at the start of all.",
+    help="Language models: where the soft tokens stand: in place of the system text, at the start of the user's text, "
+    "or at the start of a text without a chat template.",
 )
 OTHER_OPTIONS = (
     model_option,

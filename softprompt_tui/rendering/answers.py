@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PLACEMENTS = {
     "system": "in place of the system text",
     "user": "at the start of the user's text",
-    "start": "at the start of all",
+    "start": "at the start of a text without a template",
 }
 WORDS_NOTE = "the nearest words mostly show where training began"
 
@@ -24,13 +24,19 @@ def describe_answers(answers: AnswerFidelity) -> list[tuple[str, str]]:
     rows = [
         ("KL", f"{_describe_score(answers.score)} on {answers.questions} held-out questions; {share} of the floor"),
         ("floors", floors),
-        ("placement", f"{PLACEMENTS.get(answers.placement, answers.placement)}; template {answers.template}"),
+        ("placement", describe_place(answers.placement, answers.template)),
     ]
     if answers.equal_answers is not None:
         kept = "" if answers.kept_answers is None else f"; unchanged where the prompt changes nothing: " \
             f"{answers.kept_answers:.0%}"  # fmt: skip
         rows.append(("answers", f"{answers.equal_answers:.0%} of {len(answers.samples)} equal{kept}"))
     return rows
+
+
+def describe_place(placement: str, template: str) -> str:
+    """Return where the soft tokens stand. Without a chat template, `template` is ""."""
+    place = PLACEMENTS.get(placement, placement)
+    return f"{place}; template {template}" if template else place
 
 
 def _describe_score(score: AnswerScore) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softprompt_tui.rendering.answers import PLACEMENTS
+from softprompt_tui.rendering.answers import describe_place
 from softprompt_tui.rendering.numbers import format_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def describe_examples(examples: ExampleFidelity) -> list[tuple[str, str]]:
     other = "more" if is_split else f"of {_describe_source(held_out)}"
     return [
         ("examples", f"{training.count} of {_describe_source(training)}; {held_out.count} {other} held out"),
-        ("placement", f"{PLACEMENTS.get(examples.placement, examples.placement)}; template {examples.template}"),
+        ("placement", describe_place(examples.placement, examples.template)),
     ]
 
 

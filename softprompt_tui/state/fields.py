@@ -138,7 +138,7 @@ MORE_FIELDS = {
         choices={
             "system": "in place of the system text",
             "user": "at the start of the user's text",
-            "start": "at the start of all",
+            "start": "at the start of a text without a template",
         },
     ),
     "questions": Field("questions", "language models: a file of questions", "one a line; empty: built-in"),

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from softprompt.config import config_for
 from softprompt.encoders.causal_lm.answering import Answer
-from softprompt.encoders.causal_lm.chat_rows import soft_row
 from softprompt.encoders.causal_lm.model import CausalLM
-from softprompt.encoders.causal_lm.packed_rows import SOFT
+from softprompt.encoders.causal_lm.question_rows import SOFT, soft_row
 from softprompt.encoders.loading import load_model
 from softprompt.objectives.base import SlotTarget
 from softprompt.objectives.distillation import (

@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from softprompt.config import TrainConfig, config_for
+from softprompt.config import Placement, TrainConfig, config_for
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.loading import load_model
 from softprompt.evaluation.answers import fact_share
@@ -24,6 +25,7 @@ from softprompt.objectives.workspace import Workspace
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.trainer import iter_train
 
+ANSWER_TOKENS = {"labels": 2, "facts": 24}  # a text goes on behind its label, with others
 FOLDER = Path(__file__).parent / "language_prompts"
 
 
@@ -64,6 +66,7 @@ def main() -> None:
             for seed in map(int, options.seed.split(",")):
                 settings: dict[str, Any] = {"tokens": tokens, "seed": seed, "self_study": options.self_study}
                 settings |= {key: value for key in ("steps", "rate") if (value := getattr(options, key)) is not None}
+                settings |= {"placement": texts["placement"]} if "placement" in texts else {}
                 if options.own:
                     settings["questions"] = texts["questions"]
                 report(model, name, texts, config_for("causal", settings))
@@ -92,7 +95,8 @@ def report(model: CausalLM, name: str, texts: dict[str, Any], config: TrainConfi
     )
     for kind, pairs in (("labels", _labels(texts)), ("facts", _facts(texts))):
         if pairs:
-            print(f"         {kind} right: {_shares(model, texts['prompt'], prompt, pairs)}", flush=True)
+            shares = _shares(model, texts["prompt"], prompt, pairs, config.placement, ANSWER_TOKENS[kind])
+            print(f"         {kind} right: {shares}", flush=True)
 
 
 def _labels(texts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -103,11 +107,14 @@ def _facts(texts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(fact["question"], fact["answer"]) for fact in texts.get("facts", ())]
 
 
-def _shares(model: CausalLM, text: str, prompt: SoftPrompt, pairs: list[tuple[str, str]]) -> str:
+def _shares(
+    model: CausalLM, text: str, prompt: SoftPrompt, pairs: list[tuple[str, str]], placement: Placement, max_tokens: int
+) -> str:
+    share = partial(fact_share, model, pairs, placement=placement, max_tokens=max_tokens)
     shares = {
-        "hard prompt": fact_share(model, pairs, prompt=text),
-        "soft prompt": fact_share(model, pairs, vectors=prompt.vectors),
-        "no prompt": fact_share(model, pairs),
+        "hard prompt": share(prompt=text),
+        "soft prompt": share(vectors=prompt.vectors),
+        "no prompt": share(),
     }
     return "  ".join(f"{name} {share:.3f}" for name, share in shares.items())
 

@@ -20,6 +20,7 @@ import torch
 
 import softprompt
 from softprompt.encoders.causal_lm.model import CausalLM
+from softprompt.encoders.causal_lm.question_rows import encode_around
 from softprompt.formats.writers.causal_lm.instructions import EXAMPLE_QUESTION, MAX_NEW_TOKENS
 from softprompt.prompts.questions import load_questions
 from softprompt.prompts.soft_prompt import SoftPrompt
@@ -73,7 +74,7 @@ def compare(model: CausalLM, prompt: SoftPrompt, to: str, questions: tuple[str, 
 def own_row(model: CausalLM, prompt: SoftPrompt, question: str) -> torch.Tensor:
     """Return the embeddings (T, w) of a whole chat."""
     assert prompt.answers is not None
-    before, after = model.chat_template.encode_around(question, prompt.answers.placement)  # type: ignore[arg-type]
+    before, after = encode_around(model, question, prompt.answers.placement)  # type: ignore[arg-type]
     return torch.cat([model.embed(before), torch.tensor(prompt.vectors), model.embed(after)])
 
 

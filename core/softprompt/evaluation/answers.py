@@ -16,9 +16,18 @@ from torch import Tensor
 
 from softprompt.config import Placement, TrainConfig
 from softprompt.encoders.causal_lm.answering import Answer, answer
-from softprompt.encoders.causal_lm.chat_rows import Ids, bare_row, common_start, hard_row, soft_row, token_row
 from softprompt.encoders.causal_lm.model import CausalLM
-from softprompt.encoders.causal_lm.packed_rows import SOFT, PackedBatch
+from softprompt.encoders.causal_lm.packed_rows import PackedBatch
+from softprompt.encoders.causal_lm.question_rows import (
+    SOFT,
+    Ids,
+    bare_row,
+    common_start,
+    hard_row,
+    soft_row,
+    template_digest,
+    token_row,
+)
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.objectives.base import HardPrompt
 from softprompt.objectives.distillation import packed_row, training_questions
@@ -67,7 +76,7 @@ def grade_answers(
     hard = [hard_row(model, question, prompt.text, placement) for question in questions]
     candidates = {
         "soft": [soft_row(model, question, k, placement) for question in questions],
-        "no prompt": [bare_row(model, question) for question in questions],
+        "no prompt": [bare_row(model, question, placement) for question in questions],
         "first tokens": [token_row(model, question, ids[:k], placement) for question in questions],
         "first sentence": [token_row(model, question, sentence, placement) for question in questions],
     }
@@ -83,7 +92,7 @@ def grade_answers(
         model, compared, soft, on_token=lambda _: workspace.post_stage("answering held-out questions")
     )
     samples = tuple(AnswerSample(*row) for row in zip(questions[shown], *texts, strict=True))
-    return AnswerFidelity(placement, model.chat_template.digest, len(questions), score, floors, samples)
+    return AnswerFidelity(placement, template_digest(model, placement), len(questions), score, floors, samples)
 
 
 def _score(
@@ -177,7 +186,9 @@ def fact_share(
         if soft is not None:
             rows.append(soft_row(model, question, len(soft), placement))
         else:
-            rows.append(hard_row(model, question, prompt, placement) if prompt else bare_row(model, question))
+            rows.append(
+                hard_row(model, question, prompt, placement) if prompt else bare_row(model, question, placement)
+            )
     (answers,) = greedy_answers(model, [rows], soft, max_tokens)
     right = [expected.lower() in text.lower() for (_, expected), text in zip(facts, answers, strict=True)]
     return sum(right) / len(right)

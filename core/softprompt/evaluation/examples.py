@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.causal_lm.answering import BATCH_ANSWERS
-from softprompt.encoders.causal_lm.chat_rows import Ids, bare_row, hard_row
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.causal_lm.packed_rows import PackedBatch
+from softprompt.encoders.causal_lm.question_rows import Ids, bare_row, hard_row, template_digest
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.errors import shorten
 from softprompt.evaluation.answers import greedy_answers
@@ -67,7 +67,7 @@ def grade_examples(
     encoded = encode_examples(model, held_out, k, placement)
     workspace.post_stage("grading the soft prompt")
     soft_rows = [example.row(k) for example in encoded]
-    bare_rows = [bare_row(model, example.input) for example in held_out]
+    bare_rows = [bare_row(model, example.input, placement) for example in held_out]
     training = shuffled(examples.training.examples, config.seed)
     shots, shot_rows = few_shot_rows(model, training, held_out, encoded, config)
     score, soft_texts = _grade(model, soft_rows, encoded, held_out, workspace, "the soft prompt", soft)
@@ -79,7 +79,7 @@ def grade_examples(
         for example, *texts in zip(held_out[:SHOWN_EXAMPLES], soft_texts, shot_texts, bare_texts, strict=False)
     )
     return ExampleFidelity(
-        placement, model.chat_template.digest, examples.training.source, examples.held_out.source, shots, score,
+        placement, template_digest(model, placement), examples.training.source, examples.held_out.source, shots, score,
         {"untrained": before, "few-shot": few_shot, "no prompt": none}, samples,
     )  # fmt: skip
 
@@ -106,13 +106,13 @@ def few_shot_rows(
         lengths = (len(row) + len(each.output) for row, each in zip(rows, encoded, strict=True))
         if max(lengths) + ANSWER_MARGIN <= model.window:
             return shots, rows
-    return 0, [bare_row(model, example.input) for example in held_out]
+    return 0, [bare_row(model, example.input, config.placement) for example in held_out]
 
 
 def shot_row(model: CausalLM, example: Example, prompt: str, config: TrainConfig) -> Ids:
     """Return the row of an input behind a few-shot prompt, which may be empty."""
-    question = shot_question(example)
-    return hard_row(model, question, prompt, config.placement) if prompt else bare_row(model, question)
+    question, placement = shot_question(example), config.placement
+    return hard_row(model, question, prompt, placement) if prompt else bare_row(model, question, placement)
 
 
 def shot_text(example: Example) -> str:

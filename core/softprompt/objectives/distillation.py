@@ -18,10 +18,10 @@ from torch import Tensor
 from softprompt.config import LongPromptPolicy, TrainConfig
 from softprompt.encoders.base import check_token_count, encode_prompt
 from softprompt.encoders.causal_lm.answering import Answer
-from softprompt.encoders.causal_lm.chat_rows import Ids, common_start, soft_row
 from softprompt.encoders.causal_lm.model import CausalLM
 from softprompt.encoders.causal_lm.packed_rows import PackedBatch, PackedRow
-from softprompt.errors import ConfigError, check_text, empty_prompt, prompt_too_long
+from softprompt.encoders.causal_lm.question_rows import Ids, common_start, soft_row
+from softprompt.errors import ConfigError, ModelRefused, check_text, empty_prompt, option, prompt_too_long
 from softprompt.objectives.base import Evaluation, HardPrompt, SlotTarget
 from softprompt.objectives.self_study import write_questions
 from softprompt.objectives.teacher import ANSWER_TOKENS, sample_teacher
@@ -65,6 +65,7 @@ class DistillationObjective:
         self.tokens = max(tokens)
         check_token_count(model, self.tokens)
         self.questions, _ = training_questions(config)
+        _check_self_study(model, config)
         self.batches: list[PackedBatch] = []
         self.teachers: list[tuple[Tensor, Tensor]] = []  # of each turn: ids and log-probabilities, (S, top)
 
@@ -141,6 +142,18 @@ def training_questions(config: TrainConfig) -> tuple[tuple[str, ...], tuple[str,
     """Return the questions to train on and those to grade on. Raises ConfigError if there are too few."""
     training, held_out = split_questions(config.questions or load_questions())
     return training if config.questions else training[:MAX_TRAINING_QUESTIONS], held_out
+
+
+def _check_self_study(model: CausalLM, config: TrainConfig) -> None:
+    """Raise ConfigError if the model shall write questions, but has no chat template to be asked in."""
+    if config.self_study and config.placement == "start":
+        try:
+            model.chat_template  # noqa: B018
+        except ModelRefused as error:
+            raise ConfigError(
+                f"{model.name} has no chat template that can be used, so it cannot be asked to write questions. "
+                f"Leave out {option('self_study')}, or write some for {option('questions', 'FILE')}."
+            ) from error
 
 
 def packed_row(asked: Sequence[tuple[Ids, Sequence[Answer]]]) -> PackedRow:

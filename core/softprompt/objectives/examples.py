@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from softprompt.arguments import checked_fields
 from softprompt.config import LongPromptPolicy, Placement, TrainConfig
 from softprompt.encoders.base import check_token_count, encode_prompt
-from softprompt.encoders.causal_lm.chat_rows import Ids, bare_row, common_start
 from softprompt.encoders.causal_lm.model import CausalLM
-from softprompt.encoders.causal_lm.packed_rows import SOFT, PackedBatch, PackedRow
+from softprompt.encoders.causal_lm.packed_rows import PackedBatch, PackedRow
+from softprompt.encoders.causal_lm.question_rows import SOFT, Ids, bare_row, common_start, encode_around, encode_output
 from softprompt.errors import ConfigError, PromptError
 from softprompt.objectives.base import Evaluation, HardPrompt, SlotTarget
 from softprompt.objectives.distillation import SAVED_WIDTHS_PER_POSITION
@@ -176,16 +176,16 @@ def encode_examples(
     Raises:
         PromptError: an example contains a special token, or is too long for the model.
     """
-    end = end_token(model)
+    end = end_token(model, placement)
     encoded = []
     for example in examples:
         try:
-            before, after = model.chat_template.encode_around(example.input, placement)
-            output = [*encode_prompt(model.tokenizer, example.output), *end]
+            before, after = encode_around(model, example.input, placement)
+            output = [*encode_output(model, example.output, placement), *end]
         except PromptError as error:
             raise PromptError(f"{example.origin} cannot be used: {error}") from error
         # without a prompt, some templates add a text of their own
-        around = max(len(before) + tokens + len(after), len(bare_row(model, example.input)))
+        around = max(len(before) + tokens + len(after), len(bare_row(model, example.input, placement)))
         if (length := around + len(output) + ANSWER_MARGIN) > model.window:
             raise PromptError(
                 f"{example.origin} takes {length:,} tokens with the template, {tokens} soft tokens and room for an "
@@ -195,8 +195,10 @@ def encode_examples(
     return encoded
 
 
-def end_token(model: CausalLM) -> tuple[int, ...]:
+def end_token(model: CausalLM, placement: Placement) -> tuple[int, ...]:
     """Return the token that ends a turn in the chat template, or else the model's first end token. () if none."""
+    if placement == "start":
+        return model.specials.end[:1]
     after = model.chat_template.encode("a").after  # from the user's text to the answer, so the user's turn ends in it
     end = next((token for token in after if token in model.specials.end), None)
     return model.specials.end[:1] if end is None else (end,)

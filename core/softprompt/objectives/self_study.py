@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from softprompt.encoders.causal_lm.answering import answer
-from softprompt.encoders.causal_lm.chat_rows import common_start
 from softprompt.encoders.causal_lm.model import CausalLM
+from softprompt.encoders.causal_lm.question_rows import common_start
 from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 
 QUESTION_TOKENS = 24

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from softprompt.config import Placement
 from softprompt.encoders.causal_lm.answering import Answer, answer
-from softprompt.encoders.causal_lm.chat_rows import common_start, hard_row
 from softprompt.encoders.causal_lm.model import CausalLM
+from softprompt.encoders.causal_lm.question_rows import common_start, hard_row, template_digest
 from softprompt.encoders.torch_settings import neutral_torch
 from softprompt.objectives.workspace import NO_WORKSPACE, Workspace
 
@@ -60,7 +60,7 @@ def sample_teacher(
         PromptError: a text contains a special token, or is too long for the model.
     """
     values = [
-        model.fingerprint, model.chat_template.digest, prompt, list(questions), samples, placement, seed, TOP,
+        model.fingerprint, template_digest(model, placement), prompt, list(questions), samples, placement, seed, TOP,
         ANSWER_TOKENS,
     ]  # fmt: skip
     key = f"{label}-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}"

@@ -109,8 +109,9 @@ class AnswerFidelity:
     """How well soft tokens make a language model answer as with the hard prompt, on questions not used in training.
 
     Attributes:
-        placement: where the soft tokens stand in the chat template.
-        template: digest of the chat template. The soft tokens work in no other template.
+        placement: where the soft tokens stand: "system", "user" or "start".
+        template: digest of the chat template, or "" for the placement "start", which uses none. The soft tokens work
+            in no other template.
         questions: number of held-out questions.
         score: of the soft tokens.
         floors: of cheap alternatives, by name: "no prompt", "first tokens", "first sentence".
@@ -189,8 +190,9 @@ class ExampleFidelity:
     """How well soft tokens make a language model answer as in examples, on examples not used in training.
 
     Attributes:
-        placement: where the soft tokens stand in the chat template.
-        template: digest of the chat template. The soft tokens work in no other template.
+        placement: where the soft tokens stand: "system", "user" or "start".
+        template: digest of the chat template, or "" for the placement "start", which uses none. The soft tokens work
+            in no other template.
         training, held_out: where the examples come from.
         shots: number of training examples in the few-shot prompt: as many as fit.
         score: of the soft tokens.

@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 from softprompt import Library, SoftPrompt
 from softprompt.encoders.causal_lm.loading import load_causal_lm
 from softprompt.encoders.causal_lm.model import CausalLM
+from softprompt.encoders.causal_lm.question_rows import encode_around
 from softprompt.errors import ConfigError, ExportRefused, FileRefused, PromptError
 from softprompt.formats.importer import import_files
 from softprompt.formats.readers import sandbox, sandbox_child
@@ -109,9 +110,9 @@ def generated(names: dict[str, Any]) -> list[int]:
 
 
 def own_row(model: CausalLM, prompt: SoftPrompt, question: str) -> torch.Tensor:
-    """Return the embeddings (T, w) of a whole chat."""
+    """Return the embeddings (T, w) of a whole chat, or of a text."""
     assert prompt.answers is not None
-    before, after = model.chat_template.encode_around(question, prompt.answers.placement)  # type: ignore[arg-type]
+    before, after = encode_around(model, question, prompt.answers.placement)  # type: ignore[arg-type]
     return torch.cat([model.embed(before), torch.tensor(prompt.vectors), model.embed(after)])
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from softprompt.config import TrainConfig, config_for
-from softprompt.encoders.causal_lm.chat_rows import bare_row, hard_row, soft_row
-from softprompt.encoders.causal_lm.packed_rows import SOFT
-from softprompt.errors import ConfigError, PromptError, PromptTooLong
+from softprompt.encoders.causal_lm.loading import load_causal_lm
+from softprompt.encoders.causal_lm.question_rows import SOFT, bare_row, hard_row, soft_row
+from softprompt.errors import ConfigError, ModelRefused, PromptError, PromptTooLong
 from softprompt.library import Library
 from softprompt.library.entry import pack
 from softprompt.library.header import read_provenance
@@ -30,6 +30,7 @@ from softprompt.objectives.workspace import Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
 from softprompt.training.trainer import iter_train, sweep, train
+from tests.softprompt.encoders.causal_lm.tiny_models import save_model
 
 if TYPE_CHECKING:
     from softprompt.encoders.causal_lm.model import CausalLM
@@ -198,11 +199,13 @@ def test_soft_tokens_stand_where_the_hard_prompt_stood(placement: str, language_
     assert soft[at : at + 3] == [SOFT] * 3
     assert hard[:at] == soft[:at]
     assert hard[at : at + len(ids)] == list(ids)
-    assert SOFT not in bare_row(language_model, "What is 1?")
+    if placement != "user":  # there, they also stand for the empty line behind the prompt
+        assert soft[at + 3 :] == hard[at + len(ids) :]
+    assert SOFT not in bare_row(language_model, "What is 1?", config.placement)
     result = train(language_model, PROMPT, replace(config, steps=2))
     assert result.answers is not None
     assert result.answers.placement == placement
-    assert result.answers.template == language_model.chat_template.digest
+    assert result.answers.template == ("" if placement == "start" else language_model.chat_template.digest)
 
 
 @pytest.mark.parametrize(
@@ -247,3 +250,25 @@ def test_a_text_encoder_has_no_answers_to_distill(encoder: object) -> None:
         train(encoder, PROMPT, objective="distill")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="only distill uses it"):
         TrainConfig(self_study=3)
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> CausalLM:
+    """A random model without a chat template."""
+    return load_causal_lm(save_model("GPT2", tmp_path_factory.mktemp("base"), max_position_embeddings=512), "cpu")
+
+
+def test_a_base_model_needs_no_chat_template_at_the_start_of_a_text(base_model: CausalLM) -> None:
+    with pytest.raises(ModelRefused, match=r"no chat template.*Use placement='start', which needs none"):
+        train(base_model, PROMPT, CONFIG)
+    result = train(base_model, PROMPT, replace(CONFIG, placement="start", steps=2))
+    assert result.answers is not None
+    assert (result.answers.placement, result.answers.template) == ("start", "")
+    row = base_model.tokenizer.decode(hard_row(base_model, " What is 1? ", f" {PROMPT}\n", "start"))
+    assert row == f"{PROMPT}\nWhat is 1?"
+
+
+def test_a_base_model_cannot_write_questions(base_model: CausalLM) -> None:
+    config = replace(CONFIG, placement="start", self_study=4)
+    with pytest.raises(ConfigError, match=r"cannot be asked to write questions\. Leave out `self_study`"):
+        train(base_model, PROMPT, config)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import softprompt
 from softprompt.config import TrainConfig, config_for_examples
+from softprompt.encoders.causal_lm.question_rows import encode_around
 from softprompt.errors import ConfigError, PromptError
 from softprompt.evaluation import examples as grading
 from softprompt.evaluation.examples import few_shot_rows
@@ -50,7 +51,7 @@ def test_the_loss_is_the_mean_over_examples_of_the_mean_over_tokens(language_mod
     (target,) = objective.prepare([(example_prompt(language_model, EXAMPLES.summary, CONFIG, EXAMPLES), CONFIG, "")])
     objective.set_slots([SlotTarget(target, 2, 2)])
     vectors = torch.stack([language_model.embed([5, 6]), language_model.embed([7, 8])]).requires_grad_()
-    end = end_token(language_model)
+    end = end_token(language_model, "system")
     for turn, group in enumerate(objective.groups):
         evaluation = objective.evaluate(vectors, turn)
         (gradient,) = torch.autograd.grad(evaluation.loss.sum(), vectors)
@@ -121,7 +122,7 @@ def test_only_the_exact_output_is_right(language_model: CausalLM, monkeypatch: p
 @pytest.mark.parametrize("placement", ["system", "user", "start"])
 def test_the_soft_tokens_stand_where_the_settings_say(placement: str, language_model: CausalLM) -> None:
     config = replace(CONFIG, placement=placement, steps=1)
-    before, after = language_model.chat_template.encode_around("What is 0?", config.placement)
+    before, after = encode_around(language_model, "What is 0?", config.placement)
     (encoded,) = encode_examples(language_model, list_examples("", PAIRS[:1]).examples, 2, config.placement)
     assert (list(encoded.before), list(encoded.after)) == (before, after)
     result = train(language_model, EXAMPLES.summary, config, examples=EXAMPLES)
@@ -155,11 +156,12 @@ def test_as_many_examples_as_fit_are_in_the_few_shot_prompt(language_model: Caus
 
 def test_an_answer_ends_as_the_template_ends_a_turn(language_model: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     start, (first, *_) = language_model.specials.start, language_model.specials.end
-    assert end_token(language_model) == (first,)  # the template has no end token of the model
+    assert end_token(language_model, "system") == (first,)  # the template has no end token of the model
     turn_end = language_model.tokenizer.encode("<|im_end|>")[0]
     monkeypatch.setattr(language_model, "specials", replace(language_model.specials, end=(first, turn_end)))
     assert language_model.specials.start == start
-    assert end_token(language_model) == (turn_end,)
+    assert end_token(language_model, "system") == (turn_end,)
+    assert end_token(language_model, "start") == (first,)
 
 
 def test_groups_are_even_and_short(language_model: CausalLM) -> None:
@@ -275,3 +277,11 @@ def test_a_config_without_examples_has_the_digest_that_it_always_had() -> None:
     from softprompt.config import digested_settings
 
     assert "instruction" not in digested_settings(TrainConfig())
+
+
+def test_at_the_start_of_a_text_an_output_follows_after_a_space(language_model: CausalLM) -> None:
+    examples = list_examples("", [("What is 0?", "even ")]).examples
+    (encoded,) = encode_examples(language_model, examples, 2, "start")
+    decode = language_model.tokenizer.decode
+    assert decode(encoded.before) == "<s>"
+    assert decode([*encoded.after, *encoded.output]) == "\nWhat is 0? even</s>"

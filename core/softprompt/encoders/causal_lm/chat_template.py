@@ -12,13 +12,12 @@ import secrets
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from softprompt.config import Placement
 from softprompt.encoders.causal_lm.folder import TEMPLATE_FILE, causal_lm_refused
 from softprompt.encoders.causal_lm.packages import check_packages
 from softprompt.encoders.causal_lm.tokenizer import read_tokenizer_config
-from softprompt.errors import ModelRefused, ModelUnavailable, PromptError, check_text, shorten
+from softprompt.errors import ModelRefused, ModelUnavailable, PromptError, check_text, option, shorten
 from softprompt.system.child_process import run_child
 from softprompt.system.files import read_file
 
@@ -54,7 +53,7 @@ class ChatIds:
 
 @dataclass(frozen=True)
 class Frame:
-    """The fixed text around the system text and the user's text."""
+    """The fixed text around the system text and the user's text. Without a system text, nothing is in between."""
 
     before: str
     between: str
@@ -114,7 +113,7 @@ class ChatTemplate:
         before, system_ids, between, user_ids, after = map(tuple, pieces)
         return ChatIds(before, system_ids, between, user_ids, after)
 
-    def encode_around(self, user: str, placement: Placement) -> tuple[list[int], list[int]]:
+    def encode_around(self, user: str, placement: Literal["system", "user"]) -> tuple[list[int], list[int]]:
         """Return the token ids in front of the soft tokens and behind them. A system text does not change them.
 
         The two sides are tokenized separately, because no token can reach across soft tokens.
@@ -123,17 +122,13 @@ class ChatTemplate:
             PromptError: the user's text contains a special token, or cannot be encoded.
         """
         user = self._check("user's text", user)
-        if placement == "start":
-            ids = self._tokenizer.encode(self._plain.before + user + self._plain.after)
-            start = self._tokenizer.start  # it stays in front, where the template prints it
-            at = len(start) if ids[: len(start)] == list(start) else 0
-            return ids[:at], ids[at:]
-        if placement == "system":
-            sides = (self._with_system.before, self._with_system.between + user + self._with_system.after)
-        else:
-            sides = (self._plain.before, user + self._plain.after)
-        before, after = map(self._tokenizer.encode, sides)
+        frame = self.frame(placement)
+        before, after = map(self._tokenizer.encode, (frame.before, frame.between + user + frame.after))
         return before, after
+
+    def frame(self, placement: Literal["system", "user"]) -> Frame:
+        """Return the text around soft tokens in place of the system text, or at the start of the user's text."""
+        return self._with_system if placement == "system" else self._plain
 
     def _check(self, label: str, text: str) -> str:
         """Strip a text of white space. Raises PromptError if it has a special token, which could end or open a turn."""
@@ -165,8 +160,8 @@ def read_chat_template(name: str, folder: Path) -> str:
         template = named.get("default")
     if not isinstance(template, str) or not template:
         raise ModelRefused(
-            f"{name} has no chat template, so it may be a base model. Choose a model that is trained for chats, or put "
-            f"a {TEMPLATE_FILE} into its folder."
+            f"{name} has no chat template, so it may be a base model. Use {option('placement', 'start')}, which needs "
+            f"none; or choose a model that is trained for chats, or put a {TEMPLATE_FILE} into its folder."
         )
     return template
 

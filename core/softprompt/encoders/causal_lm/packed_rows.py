@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from softprompt.encoders.causal_lm.model import CausalLM
+from softprompt.encoders.causal_lm.question_rows import SOFT
 from softprompt.errors import PromptError
-
-SOFT = -1  # stands for the next soft token among the ids of a segment
 
 
 @dataclass

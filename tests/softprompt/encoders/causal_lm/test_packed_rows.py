@@ -12,7 +12,8 @@ from torch import Tensor
 
 from softprompt.encoders.causal_lm.loading import load_causal_lm
 from softprompt.encoders.causal_lm.model import CausalLM
-from softprompt.encoders.causal_lm.packed_rows import SOFT, PackedBatch, PackedRow
+from softprompt.encoders.causal_lm.packed_rows import PackedBatch, PackedRow
+from softprompt.encoders.causal_lm.question_rows import SOFT
 from softprompt.errors import PromptError
 from tests.softprompt.encoders.causal_lm.tiny_models import CONFIGS, save_model
 

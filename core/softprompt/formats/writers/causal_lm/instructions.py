@@ -31,6 +31,7 @@ _PADDING = (
     "to score several questions at once, pad them on the right: padding on the left would stand between the soft "
     "tokens and the question. To generate, ask one question at a time."
 )
+_DIFFERS = ": answers differ from those measured. For KoboldAI, train in the placement start."
 _OTHER_QUESTIONS = (
     "the file holds the whole chat with this question. For others, export again, or use the code of the format "
     "transformers."
@@ -128,13 +129,15 @@ print({answer})"""
 def notes(to: str, prompt: SoftPrompt) -> tuple[str, ...]:
     """Return notes for the user: what the files hold, how to use them, and what goes wrong elsewhere."""
     placement = trained_place(prompt).placement
-    lines = [f"the vectors only work with {prompt.model}, in placement {placement} of its chat template"]
+    where = "at the start of a text" if placement == "start" else f"in placement {placement} of its chat template"
+    lines = [f"the vectors only work with {prompt.model}, {where}"]
     match to:
         case "transformers":
             lines += ["needs transformers 5.0 or newer", _PADDING]
         case "peft":
             lines += [
-                "needs PEFT 0.18 or newer. The folder also has the template's tokens around the soft tokens.",
+                "needs PEFT 0.18 or newer. The folder also has the tokens around the soft tokens: "
+                f"{'the line break behind them' if placement == 'start' else 'those of the template'}.",
                 "`use_cache=False` is needed: with PEFT 0.21 and transformers 5.24, answers with the cache are wrong. "
                 "The code of the format transformers is right with the cache, because it passes `inputs_embeds`.",
                 _PADDING,
@@ -148,7 +151,8 @@ def notes(to: str, prompt: SoftPrompt) -> tuple[str, ...]:
         case "kobold":
             lines += [
                 "put the file into KoboldAI's softprompts folder. KoboldAI hides it for models of another width, and "
-                "puts the vectors in front of all text, without a chat template: answers differ from those measured.",
+                "puts the vectors in front of all text, without a chat template"
+                f"{'. Begin the text with a line break.' if placement == 'start' else _DIFFERS}",
                 "KoboldCpp cannot use it: it has no soft prompts",
             ]
         case "numpy" | "safetensors":

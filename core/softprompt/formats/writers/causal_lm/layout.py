@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+from softprompt.config import Placement
+from softprompt.encoders.base import encode_prompt
+from softprompt.encoders.causal_lm.question_rows import LINE_BREAK, encode_around, template_digest
 from softprompt.encoders.unattended import silent_transformers, unattended
 from softprompt.errors import ExportRefused, describe_error_with_type
 from softprompt.formats.writers.causal_lm.placement import trained_place
 
 if TYPE_CHECKING:
-    from softprompt.config import Placement
     from softprompt.encoders.causal_lm.model import CausalLM
     from softprompt.prompts.soft_prompt import SoftPrompt
 
@@ -48,7 +50,7 @@ class ChatLayout:
 
         Raises PromptError if the question contains a special token.
         """
-        model.chat_template.encode(question)  # refuses special tokens
+        encode_prompt(model.tokenizer, question)  # refuses special tokens
         encode = model.tokenizer.encode
         return encode(self.before), encode(self.shared) + encode(self.rest(question))
 
@@ -62,18 +64,21 @@ def find_layout(model: CausalLM, prompt: SoftPrompt) -> ChatLayout:
         ConfigError: the soft prompt was trained on another model.
     """
     model.check_compatible(prompt)
-    place, template = trained_place(prompt), model.chat_template
+    place = trained_place(prompt)
     name = prompt.name or "the soft prompt"
-    if place.template != template.digest:
+    if place.placement not in get_args(Placement):
         raise ExportRefused(
-            f"{name} was trained in the chat template {place.template}, but {model.name} has {template.digest} here. "
+            f"{name} has the unknown placement {place.placement[:40]!r}. A newer version may know it; or train the "
+            "prompt again."
+        )
+    placement = cast("Placement", place.placement)
+    if place.template != (digest := template_digest(model, placement)):
+        raise ExportRefused(
+            f"{name} was trained in the chat template {place.template}, but {model.name} has {digest} here. "
             "Use the model's own template, or train the prompt again."
         )
-    before, between, after = _frame(model, place.placement, name)
-    placement = cast("Placement", place.placement)  # _frame knows it
-    for at in (_last_special(model, between), 0):
-        layout = ChatLayout(before, between[:at], between[at:], after)
-        if all(layout.rows(model, probe) == template.encode_around(probe, placement) for probe in PROBES):
+    for layout in _layouts(model, placement):
+        if all(layout.rows(model, probe) == encode_around(model, probe, placement) for probe in PROBES):
             return layout
     raise ExportRefused(
         f"other programs cannot read {name} in its placement, {place.placement}: in the chat template of "
@@ -82,22 +87,15 @@ def find_layout(model: CausalLM, prompt: SoftPrompt) -> ChatLayout:
     )
 
 
-def _frame(model: CausalLM, placement: str, name: str) -> tuple[str, str, str]:
-    """Return the text in front of the soft tokens, from there to the question, and behind the question."""
-    template = model.chat_template
-    plain, with_system = template._plain, template._with_system
-    match placement:
-        case "system":
-            return with_system.before, with_system.between, with_system.after
-        case "user":
-            return plain.before, "", plain.after
-        case "start":
-            start = model.tokenizer.decode(model.tokenizer.start)  # it stays in front, where the template prints it
-            before = start if plain.before.startswith(start) else ""
-            return before, plain.before.removeprefix(before), plain.after
-    raise ExportRefused(
-        f"{name} has the unknown placement {placement[:40]!r}. A newer version may know it; or train the prompt again."
-    )
+def _layouts(model: CausalLM, placement: Placement) -> list[ChatLayout]:
+    """Return possible layouts of a placement, those with the most stored tokens first."""
+    if placement == "start":
+        return [ChatLayout(model.tokenizer.decode(model.tokenizer.start), LINE_BREAK, "", "")]
+    frame = model.chat_template.frame(placement)
+    last = _last_special(model, frame.between)
+    return [
+        ChatLayout(frame.before, frame.between[:at], frame.between[at:], frame.after) for at in dict.fromkeys((last, 0))
+    ]
 
 
 def _last_special(model: CausalLM, text: str) -> int:
