@@ -14,7 +14,8 @@ from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
 from softprompt_tui.rendering.download import LOADING
 from softprompt_tui.rendering.failure import Failure, describe_failure
-from softprompt_tui.rendering.measures import measure_names
+from softprompt_tui.rendering.measures import is_for_language_model, measure_names
+from softprompt_tui.rendering.sweep_table import sweep_rows
 from softprompt_tui.state.queue import describe_wait
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.loss import LossFigures
@@ -106,9 +107,7 @@ class DetailController:
             return
         self.run, self.entry, self.series, self._tokens, self.shown_entry = run, "", Series(), None, None
         known = self.followed_run
-        is_sweep = known is not None and bool(known.sweep)
-        self.readout_of, self.readout = "", None
-        self.no_readout_reason = "The sweep shows its readouts: enter in runs (F6)." if is_sweep else ""
+        self.readout_of, self.readout, self.no_readout_reason = "", None, ""
         self.is_reading = known is not None and bool(_entry_of(known))
         self.is_chosen_by_cursor = is_under_cursor
         delay = OPEN_DELAY_SECONDS if is_under_cursor else 0.0
@@ -199,6 +198,10 @@ class DetailController:
             self.shown_entry = None  # the entry does not exist yet
         if self.shown_entry is None:
             self.facts = (run.id, run_facts(run))
+        if run.sweep:
+            readout = Readout("", (), sweep=tuple(sweep_rows(run)), objective=run.objective)
+            if readout != self.readout:
+                self.readout_of, self.readout = run.id, readout
 
     @property
     def _is_worker_gone(self) -> bool:
@@ -267,7 +270,7 @@ class DetailController:
                 now = self.followed_run or run
                 readout = Readout(
                     nearest.text, nearest.rows, nearest.as_text, now.best_similarity,
-                    is_language_model=now.objective in ("distill", "examples"),
+                    is_language_model=is_for_language_model(now.objective),
                 )  # fmt: skip
                 self._show_readout(run.id, readout, immediately=False)
         except SoftPromptError:

@@ -1,15 +1,53 @@
-"""The results of a sweep as rows and as a plot, shared by the command line and the interface."""
+"""The results of a sweep as rows, as text and as a plot."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.style import Style
+from rich.text import Text
 
 from softprompt.prompts.sweep_result import SweepResult
 from softprompt.worker.summary import RunSummary
+from softprompt_tui.rendering.measures import is_for_language_model, measure_names
+from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import TERMINAL_PALETTE, Palette, new_figure, set_log_ticks
+from softprompt_tui.rendering.sanitize import sanitize
 
 TICK_LABEL_CELLS = 3  # width of a tick label on the x axis
+COUNT_CELLS, FIGURE_CELLS = 8, 9  # of the columns in the readout pane
+BARS_FROM_WIDTH, BAR_CELLS = 56, 18  # with the gap behind a bar
+MIN_DISTANCE = 1e-6  # from 1; a smaller one is rounding
+MIN_WORDS_CELLS = 24  # more figures leave at least this much for the words
+
+
+class Measure(NamedTuple):
+    """A figure of each token count."""
+
+    label: str
+    field: str  # of SweepResult
+    from_width: int = 0  # cells of the sweep screen's table; a narrower one leaves it out
+    is_share: bool = True  # from 0 to 1, and more is better
+
+
+_TEXT_ENCODER = (
+    Measure("similar", "similarity"),
+    Measure("composed", "composed"),
+    Measure("worst", "worst", 44),
+    Measure("as text", "readout_similarity", 35),
+)
+_LANGUAGE_MODEL = (
+    Measure("agree", "similarity"),
+    Measure("KL", "kl", is_share=False),
+    Measure("of floor", "kl_share", 35, is_share=False),
+)
+
+
+def sweep_measures(objective: str) -> tuple[Measure, ...]:
+    """Return the figures of a sweep with this objective, the most important first."""
+    return _LANGUAGE_MODEL if is_for_language_model(objective) else _TEXT_ENCODER
 
 
 def sweep_rows(run: RunSummary) -> list[SweepResult]:
@@ -20,17 +58,65 @@ def sweep_rows(run: RunSummary) -> list[SweepResult]:
     return [SweepResult(k, *reported.get(k, (None, None))) for k in run.sweep]
 
 
-def plot_sweep(rows: Sequence[SweepResult], width: int, height: int, palette: Palette = TERMINAL_PALETTE) -> str:
-    """Plot 1 - similarity and 1 - composed against the token count on a log axis, and mark the knee.
+def describe_sweep(rows: Sequence[SweepResult], objective: str, width: int, bar: Style) -> list[Text]:
+    """Return a heading and a line for each token count: its figures and its nearest words, as far as they are known.
 
-    The distance from 1 separates .999 from .9999; similarity itself would not. Returns "" if there is nothing to draw.
+    The bars are on a log scale: one of twice the length is for a tenfold smaller distance from 1.
+    """
+    first, *others = sweep_measures(objective)
+    others = [measure for measure in others if any(getattr(row, measure.field) is not None for row in rows)]
+    has_words = any(row.readout_text for row in rows)
+    bar_cells = BAR_CELLS if width >= BARS_FROM_WIDTH else 0
+    room = width - COUNT_CELLS - FIGURE_CELLS - bar_cells - has_words * MIN_WORDS_CELLS
+    others = others[: max(0, room // FIGURE_CELLS)]
+    nines = [_nines(getattr(row, first.field)) for row in rows]
+    longest = max([0.0, *nines])
+    heading = f"{'tokens':<{COUNT_CELLS}}{first.label:<{FIGURE_CELLS + bar_cells}}"
+    heading += "".join(f"{measure.label:<{FIGURE_CELLS}}" for measure in others) + "nearest words" * has_words
+    lines = [Text(heading[:width], "dim")]
+    for row, share in zip(rows, nines, strict=True):
+        line = Text.assemble(f"{row.tokens:>2} ", (f"{'knee' if row.knee else '':<{COUNT_CELLS - 3}}", "bold"))
+        line.append(f"{_format(getattr(row, first.field)):<{FIGURE_CELLS}}", "bold")
+        if bar_cells:
+            filled = round(share / longest * (bar_cells - 2)) if longest else 0
+            line.append("━" * filled, bar).append(" " * (bar_cells - filled))
+        for measure in others:
+            line.append(f"{_format(getattr(row, measure.field)):<{FIGURE_CELLS}}")
+        line.append(sanitize(row.readout_text or "")).rstrip()
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return lines
+
+
+def _format(value: float | None) -> str:
+    return "…" if value is None else format_number(value)
+
+
+def _nines(value: float | None) -> float:
+    """Return how close a figure is to 1: 1 for .9, 2 for .99."""
+    return 0.0 if value is None or value <= 0 else -math.log10(max(1 - value, MIN_DISTANCE))
+
+
+def plot_sweep(
+    rows: Sequence[SweepResult], width: int, height: int, palette: Palette = TERMINAL_PALETTE, objective: str = ""
+) -> str:
+    """Plot the distances from the hard prompt against the token count on a log axis, and mark the knee.
+
+    These are 1 - similarity and 1 - composed, or KL and 1 - agreement of a language model. The distance from 1
+    separates .999 from .9999; similarity itself would not. Returns "" if there is nothing to draw.
     """
     import plotext
 
-    curves = {}
-    for name in ("similarity", "composed"):
+    divergence, agreement = measure_names(objective)
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for label, name, is_share in (
+        ((divergence, "kl", False), (f"1 - {agreement}", "similarity", True))
+        if is_for_language_model(objective)
+        else (("1 - similarity", "similarity", True), ("1 - composed", "composed", True))
+    ):
         known = [(row.tokens, getattr(row, name)) for row in rows]
-        curves[name] = [(k, 1 - value) for k, value in known if value is not None and value < 1]
+        distances = [(k, 1 - value if is_share else value) for k, value in known if value is not None]
+        curves[label] = [(k, distance) for k, distance in distances if distance > 0]
     values = [value for curve in curves.values() for _, value in curve]
     if max(map(len, curves.values())) < 2 or height < 6 or width < 20:
         return ""
@@ -49,7 +135,7 @@ def plot_sweep(rows: Sequence[SweepResult], width: int, height: int, palette: Pa
             heights = [math.log10(value) for _, value in curve]
             plotext.plot([k for k, _ in curve], heights, marker="braille", color=color)
             offset = line if name == upper else -line  # the upper curve's label goes above it, the lower's below
-            plotext.text(f"1 - {name}", curve[-1][0], heights[-1] + offset, alignment="right", color=color)
+            plotext.text(name, curve[-1][0], heights[-1] + offset, alignment="right", color=color)
     set_log_ticks(values)
     stride = math.ceil(len(rows) * TICK_LABEL_CELLS / max(1, width - 8))
     plotext.xticks([row.tokens for row in rows][::stride])

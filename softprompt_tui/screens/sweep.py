@@ -15,10 +15,11 @@ from textual.widgets import Static
 from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import OnRun, RunAction, SweepKeepRequested
 from softprompt_tui.rendering.download import LOADING
+from softprompt_tui.rendering.measures import is_for_language_model
 from softprompt_tui.rendering.numbers import format_duration, format_number
 from softprompt_tui.rendering.plots import plot_palette
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_rows
+from softprompt_tui.rendering.sweep_table import plot_sweep, sweep_measures, sweep_rows
 from softprompt_tui.screens.help import HelpScreen
 from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.widgets.key_bar import KeyBar
@@ -42,14 +43,15 @@ def _status_tone(cell: str) -> str:
     return "going" if cell.endswith("knee") else "good" if cell.endswith("saved") else ""
 
 
-COLUMNS = (
-    Column("tokens", 8, tone=_status_tone),
-    Column("similar", 7, right=True, tone=_similarity_tone),
-    Column("composed", 8, right=True, tone=_similarity_tone),
-    Column("worst", 7, right=True, from_width=44),
-    Column("as text", 7, right=True, from_width=35),
-    Column("readout", 0, from_width=56),
-)
+def _columns(objective: str) -> tuple[Column, ...]:
+    figures = (
+        Column(
+            measure.label, max(7, len(measure.label)), right=True, from_width=measure.from_width,
+            tone=_similarity_tone if measure.is_share and not measure.from_width else None,
+        )
+        for measure in sweep_measures(objective)
+    )  # fmt: skip
+    return (Column("tokens", 8, tone=_status_tone), *figures, Column("readout", 0, from_width=56))
 
 
 class SweepScreen(ModalScreen[None]):
@@ -85,7 +87,7 @@ class SweepScreen(ModalScreen[None]):
         yield Static("", id="sweep-title", markup=False)
         yield Static("", id="sweep-state", markup=False)
         with Horizontal(id="sweep-body"):
-            yield Table(COLUMNS, id="swept")
+            yield Table(_columns(self.run.objective), id="swept")
             yield Static("", id="sweep-plot", markup=False)
         yield Static("", id="sweep-row", markup=False)
         yield KeyBar(compact=self.app.size.width < 72)
@@ -147,7 +149,7 @@ class SweepScreen(ModalScreen[None]):
 
     def _row(self, row: SweepResult) -> tuple[str, ...]:
         status = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""
-        numbers = (format_number(value) for value in (row.similarity, row.composed, row.worst, row.readout_similarity))
+        numbers = (format_number(getattr(row, measure.field)) for measure in sweep_measures(self.run.objective))
         return (f"{row.tokens:>2} {status}", *numbers, row.readout_text or "")
 
     def _plot(self) -> None:
@@ -155,7 +157,7 @@ class SweepScreen(ModalScreen[None]):
         inputs = (self._rows, target.size, self.app.theme)
         if inputs != self._plotted:
             self._plotted = inputs
-            plot = plot_sweep(self._rows, *target.size, plot_palette(self.app.current_theme))
+            plot = plot_sweep(self._rows, *target.size, plot_palette(self.app.current_theme), self.run.objective)
             target.update(Text.from_ansi(plot) if plot else Text(NO_PLOT, "dim"))
 
     @on(Table.Moved)
@@ -226,7 +228,7 @@ def _describe_state(run: RunSummary, waiting_for: str, plan: str = "") -> Text:
         speed = run.steps_per_second or 0
         left = f"  {format_duration((run.steps - run.step) / speed)} left" if speed else ""
         step = Text.assemble(("step ", "dim"), f"{run.step} of {run.steps}{left}", no_wrap=True)
-        return step.append(f"   {LIVE_NOTE}", "dim")
+        return step if is_for_language_model(run.objective) else step.append(f"   {LIVE_NOTE}", "dim")
     if state == "failed":
         return Text(sanitize(run.error), "bold red")
     if not run.results:

@@ -11,9 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 
 from softprompt.prompts.results import AnswerSample
+from softprompt.prompts.sweep_result import SweepResult
 from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
+from softprompt_tui.rendering.sweep_table import describe_sweep
 from softprompt_tui.widgets.pane import pane_title
 from softprompt_tui.widgets.steady_text import SteadyText
 
@@ -28,6 +30,7 @@ TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
 KEY_Y = pane_title("y", "copy it", "copy_hard", chosen=False)
+SWEEP_NOTE = Text("Enter in Runs (F6) opens the sweep, where you choose which to save.", "dim italic")
 PLACEHOLDER = "Shows the nearest words of each soft token."
 
 
@@ -43,7 +46,7 @@ class Readout(NamedTuple):
     """The readout of a soft prompt. `rows` holds each token's nearest words with cosines, nearest first.
 
     `text` joins the nearest word of every token. Similarities are None while unknown. A language model has answers to
-    questions instead of similarities.
+    questions instead of similarities. A sweep has a line for each token count.
     """
 
     text: str
@@ -53,6 +56,8 @@ class Readout(NamedTuple):
     hard: HardReadoutView = HardReadoutView()
     is_language_model: bool = False
     samples: tuple[AnswerSample, ...] = ()
+    sweep: tuple[SweepResult, ...] = ()  # of a sweep, which has nothing but these
+    objective: str = ""  # of a sweep
 
 
 class ReadoutPane(VerticalScroll):
@@ -118,7 +123,10 @@ class ReadoutPane(VerticalScroll):
     def _draw(self) -> None:
         assert self._shown is not None
         width = max(20, self.size.width - 1)  # leaves room for the scrollbar
-        if self._shown.is_language_model:
+        if self._shown.sweep:
+            style = self.get_component_rich_style("readout--bar", partial=True)
+            lines = [*describe_sweep(self._shown.sweep, self._shown.objective, width, style), Text(), SWEEP_NOTE]
+        elif self._shown.is_language_model:
             lines = self._answers(self._shown, width)
         else:
             comparison = (
@@ -131,7 +139,7 @@ class ReadoutPane(VerticalScroll):
         lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
         keys = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
-        self.border_subtitle = "" if self._shown.is_language_model else keys
+        self.border_subtitle = "" if self._shown.is_language_model or self._shown.sweep else keys
         shown = self.query_one("#readout", SteadyText)
         shown.remove_class("-placeholder")
         shown.show(text)

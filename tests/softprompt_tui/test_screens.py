@@ -250,6 +250,14 @@ def test_sweep(width: int, height: int) -> None:
         await d.pilot.press("down", "down")
         await d.shows("3 tokens", "worst 0.9182", "sunrise landscape terrace")
         await assert_screen("sweep", d)
+        await d.pilot.press("escape")
+        await d.until(lambda: d.app.screen is d.app.main)
+        if height > 20:  # a lower terminal has no room for the readout
+            await d.shows("nearest words", "3 knee")
+        d.app.runs.by_id[run] = replace(d.app.runs.by_id[run], created="", began="", ended="")
+        d.app.main.detail.request_repaint()
+        await d.until(lambda: "queued" not in d.text() and "started" not in d.text())
+        await assert_screen("after-sweep", d)
 
     run_scene(scene, width, height)
 
