@@ -47,9 +47,15 @@ class Machine:
 
 
 def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
-    """Describe this machine. Times matrix products in the encoder's precision for `seconds` and uses the median."""
-    device = encoder.device
-    matmul = Matmul(device, encoder.tower.table.dtype)
+    """Describe this machine for a text encoder. See `describe_machine`."""
+    return describe_machine(encoder.name, encoder.device, encoder.tower.table.dtype, encoder.device_label, seconds)
+
+
+def describe_machine(
+    model: str, device: torch.device, dtype: torch.dtype, arithmetic: str, seconds: float = 1.0
+) -> Machine:
+    """Describe this machine. Times matrix products in the model's precision for `seconds` and uses the median."""
+    matmul = Matmul(device, dtype)
     return Machine(
         cpu=cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -62,8 +68,8 @@ def describe(encoder: TextEncoder, seconds: float = 1.0) -> Machine:
         if device.type == "cpu"
         else "",
         memory=_memory_bytes(device),
-        model=encoder.name,
-        arithmetic=encoder.device_label,
+        model=model,
+        arithmetic=arithmetic,
         gflops=matmul.flops / time_in_turns({"matmul": matmul}, seconds, device)["matmul"] / 1e9,
     )
 

@@ -14,6 +14,7 @@ from softprompt.errors import ConfigError
 from softprompt_tui.cli.common import (
     device_option,
     json_option,
+    load,
     load_text_encoder,
     model_option,
     narrate,
@@ -51,7 +52,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Precision of the text encoder.",
+    help="Precision of the model.",
 )
 @click.option(
     "--tower",
@@ -107,15 +108,26 @@ def bench(
     start, prompts and threads, so the ratios also hold on a busy machine. The table of batches shows how many prompts
     to train at once and how much memory that needs.
 
+    For a language model, it measures a step of distillation, beside a loop with PEFT's prompt tuning if the package
+    peft is installed: the same answers, loss and threads; time and peak memory.
+
     \b
     Examples:
       softprompt-tui bench --quick
       softprompt-tui bench --only speed --model ViT-L-14-quickgelu/openai --device cuda --precision bfloat16
       softprompt-tui bench --only speed --tower ViT-H-14 --batch 1,64,512
+      softprompt-tui bench --quick --model smollm2-q4
       softprompt-tui bench --only time,soft --prompts my-prompts.txt --json > figures.json
 
     Ctrl-C stops the benchmark and prints the results so far.
     """  # fmt: skip
+    from softprompt.encoders.catalog import model_kind
+
+    if not tower and model_kind(model) == "causal":
+        others = {"only": only, "prompts": prompts, "count": count, "seconds": seconds, "batch": batches}
+        unused = [name for name, value in others.items() if value]
+        _bench_language_model(model, device, precision, quick, unused, as_json)
+        return
     parts = _parts(only, bool(tower))
     if tower and model != DEFAULT_MODEL:
         raise ConfigError("--model and --tower exclude each other. Use only one of them.")
@@ -158,6 +170,47 @@ def bench(
         elif rows:
             _print_rows(rows, printed)
             _print_summary(rows)
+
+
+def _bench_language_model(
+    model: str, device: str, precision: str, quick: bool, unused: Sequence[str], as_json: bool
+) -> None:
+    """Measure a step of distillation with a language model."""
+    if unused:
+        raise ConfigError(
+            f"--{unused[0]} is for text encoders: with {model}, a language model, bench measures a step. Leave it out."
+        )
+    from softprompt.bench.distillation import OURS, PEFT, QUICK_ROUNDS, ROUNDS, SCORED, TOKENS, measure_distillation
+    from softprompt.bench.machine import describe_machine
+    from softprompt.encoders.causal_lm.model import CausalLM
+
+    narrate("loading the model …")
+    loaded = load(model, device, precision)
+    assert isinstance(loaded, CausalLM)
+    machine = describe_machine(loaded.name, loaded.device, loaded.dtype, loaded.device_label)
+    del loaded  # every method loads it in a process of its own
+    if not as_json:
+        _print_machine(machine)
+    rows = list(measure_distillation(model, machine.device, precision, QUICK_ROUNDS if quick else ROUNDS, narrate))
+    seconds = {row.method: row.seconds for row in rows}
+    ratio = seconds[PEFT] / seconds[OURS] if PEFT in seconds else None
+    if as_json:
+        figures = {} if ratio is None else {"step of PEFT to ours": ratio}
+        print_json({"machine": machine.as_dict(), "distillation": [row.as_dict() for row in rows], "figures": figures,
+                    "complete": True})  # fmt: skip
+        return
+    click.echo()
+    _title(f"a step of distillation: {TOKENS} soft tokens, {SCORED} tokens of answers")
+    cells = [
+        (row.method, f"{row.seconds * 1e3:,.0f}", f"{row.fastest * 1e3:,.0f}", f"{row.tokens_per_second:,.0f}",
+         "-" if row.memory is None else f"{row.memory / 2**20:,.0f} MB")
+        for row in rows
+    ]  # fmt: skip
+    print_table(("", "ms/step", "fastest", "tokens/s", "peak memory"), cells, right=(1, 2, 3, 4))
+    if ratio is None:
+        narrate("PEFT is not installed, so nothing stands beside it: pip install peft")
+    else:
+        click.echo(f"PEFT's step takes {ratio:.2f} times as long")
 
 
 def _parts(only: str | None, random_weights: bool) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ import pytest
 from softprompt.bench import hard
 from softprompt.config import HardConfig
 from tests.nursery import PIPE, Nursery
+from tests.softprompt.conftest import CHATML
+from tests.softprompt.encoders.causal_lm.tiny_models import save_model
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ONE_RESTART_CODE = (
@@ -103,3 +105,18 @@ def test_bad_input_is_reported_before_anything_is_measured(run: Run, args: tuple
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_a_language_model_is_measured_beside_peft(run: Run, tmp_path: Path) -> None:
+    folder = str(save_model("Llama", tmp_path, CHATML, max_position_embeddings=512))
+    result = run("bench", "--quick", "--model", folder, "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    ours, peft = document["distillation"]
+    assert (ours["method"], peft["method"]) == ("ours", "PEFT")
+    assert document["figures"]["step of PEFT to ours"] == peft["seconds"] / ours["seconds"]
+    assert min(ours["tokens_per_second"], peft["memory"]) > 0
+    assert document["complete"] is True
+    refused = run("bench", "--model", folder, "--only", "speed")
+    assert refused.returncode == 2
+    assert "--only is for text encoders" in refused.stderr
