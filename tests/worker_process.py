@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from softprompt import Library, SoftPrompt
-from softprompt.config import TrainConfig
+from softprompt.config import config_for
+from softprompt.encoders.catalog import model_kind
 from softprompt.jobs.job import Job, TrainJob
 from softprompt.worker import protocol as p
 from softprompt.worker.client import Client, connect
@@ -40,7 +41,7 @@ class Home:
 
     def submit(self, prompt: str, device: str = "cpu", model: str = "mini", **settings: object) -> str:
         with self.client() as client:
-            job = TrainJob(prompt, TrainConfig(**settings), device=device, model=model)  # type: ignore[arg-type]
+            job = TrainJob(prompt, config_for(model_kind(model), settings), device=device, model=model)
             run: str = client.request(p.Submit(job.as_dict()))["id"]
             return run
 
