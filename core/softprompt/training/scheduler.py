@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from softprompt.encoders.base import FrozenModel
+from softprompt.encoders.devices import free_bytes
 from softprompt.errors import ConfigError, SoftPromptError
 from softprompt.objectives.base import HardPrompt, Objective, ObjectiveFactory
 from softprompt.training.batch import TrainingBatch
@@ -31,7 +32,7 @@ def max_rows(model: FrozenModel, objective: Objective) -> int:
     """Return how many rows to train at once: as many as fit into a GPU's memory, or enough to keep a CPU busy."""
     if model.device.type != "cuda":
         return max(1, min(MAX_ROWS, MAX_CPU_POSITIONS // objective.positions))
-    free, _ = torch.cuda.mem_get_info(model.device)
+    free = free_bytes(model.device) or 0
     return max(1, min(MAX_ROWS, int(free * GPU_MEMORY_FRACTION / objective.row_bytes)))
 
 

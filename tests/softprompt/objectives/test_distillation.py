@@ -29,6 +29,8 @@ from softprompt.objectives.teacher import sample_teacher
 from softprompt.objectives.workspace import Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
+from softprompt.training import batch
+from softprompt.training.errors import TrainingFailed
 from softprompt.training.trainer import iter_train, sweep, train
 from tests.softprompt.encoders.causal_lm.tiny_models import save_model
 
@@ -272,3 +274,13 @@ def test_a_base_model_cannot_write_questions(base_model: CausalLM) -> None:
     config = replace(CONFIG, placement="start", self_study=4)
     with pytest.raises(ConfigError, match=r"cannot be asked to write questions\. Leave out `self_study`"):
         train(base_model, PROMPT, config)
+
+
+def test_a_run_that_does_not_fit_into_memory_is_refused_before_it_samples(
+    language_model: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory()
+    monkeypatch.setattr(batch, "free_bytes", lambda _: 1000)
+    with pytest.raises(TrainingFailed, match=r"training needs at least .* GB beside the model, but cpu has 0\.0 GB"):
+        list(iter_train(language_model, PROMPT, CONFIG, workspace=memory))
+    assert not memory.stages
