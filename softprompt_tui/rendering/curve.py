@@ -155,9 +155,16 @@ class _Canvas:
         ]
 
 
+def end_labels(*ends: float) -> tuple[str, ...]:
+    """Return the ends of an axis in one digit, or in two if they would look alike."""
+    labels = tuple(f"{end:.1g}" for end in ends)
+    return labels if len(set(labels)) == len(labels) else tuple(f"{end:.2g}" for end in ends)
+
+
 def _ticks(low: float, high: float, rows: int) -> dict[int, str]:
     """Return the labels of the loss axis by row: both ends, and the powers of ten between them."""
-    ticks = {0: f"{10**high:.1g}", rows - 1: f"{10**low:.1g}"}
+    top, bottom = end_labels(10**high, 10**low)
+    ticks = {0: top, rows - 1: bottom}
     for power in range(math.ceil(low + 1e-9), math.ceil(high)):
         row = round((high - power) / max(high - low, 1e-9) * (rows - 1))
         if all(abs(row - other) > 1 for other in ticks):
@@ -208,7 +215,8 @@ def _text(text: str, tone: str = "") -> list[Cell]:
 def _draw_bars(curve: Curve, width: int, height: int) -> list[list[Cell]]:
     """Return bars of the logarithms between the first loss and the last one, where there is room for these."""
     logs = [math.log10(loss) for _, loss in curve.points]
-    first, last = f"{curve.points[0][1]:.1g} ", f" {curve.points[-1][1]:.1g}"
+    first, last = end_labels(curve.points[0][1], curve.points[-1][1])
+    first, last = f"{first} ", f" {last}"
     has_labels = width >= len(first) + len(last) + 12
     bar_width = width - (len(first) + len(last)) * has_labels
     lines = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
@@ -190,14 +191,17 @@ class PromptPane(Vertical):
 
     def _adopt_defaults(self) -> None:
         """Replace the defaults of another kind of model by those of the chosen model."""
-        from softprompt.encoders.catalog import model_kind  # not needed for the first paint
-
-        fields = self.fields
-        chosen = KIND_DEFAULTS[model_kind(fields["model"] or DEFAULT_MODEL)]
+        fields, chosen = self.fields, self._kind_defaults()
         for defaults in KIND_DEFAULTS.values():
             for name, value in defaults.items():
                 if fields[name] == value != chosen[name]:
                     self.set_field(name, chosen[name])
+
+    def _kind_defaults(self) -> dict[str, str]:
+        """Return the defaults that depend on the kind of the chosen model."""
+        from softprompt.encoders.catalog import model_kind  # not needed for the first paint
+
+        return KIND_DEFAULTS[model_kind(self.fields["model"] or DEFAULT_MODEL)]
 
     def _explain(self) -> None:
         """Explain the focused field above the fields. The editor, which is not in use then, gives up the lines."""
@@ -206,7 +210,10 @@ class PromptPane(Vertical):
         explanation = self.query_one(FieldHelp)
         explanation.display = name in FIELDS
         if explanation.display and isinstance(focused, Input):
-            explanation.show(FIELDS[name], focused.value)
+            field = FIELDS[name]
+            if name in KIND_DEFAULTS["text"]:
+                field = replace(field, default=self._kind_defaults()[name])
+            explanation.show(field, focused.value)
 
     def on_mount(self) -> None:
         self.editor.move_cursor(self.editor.document.end)

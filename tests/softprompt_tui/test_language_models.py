@@ -49,6 +49,8 @@ def test_the_model_brings_its_own_defaults_and_leaves_what_was_typed() -> None:
         pane = d.app.main.prompt_pane
         pane.set_field("model", "smollm2")
         assert (pane.fields["tokens"], pane.fields["steps"]) == ("16", "160")
+        d.app.screen.set_focus(d.app.main.query_one("#field-steps", Input))
+        await d.until(lambda: "default 160" in " ".join(d.text().split()))
         pane.set_field("steps", "99")
         d.app.screen.set_focus(d.app.main.query_one("#field-model", Input))
         await d.pilot.press("ctrl+u", *"mini", "enter")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from softprompt_tui.rendering.axes import END_CELLS, label_ends, round_steps
-from softprompt_tui.rendering.curve import BEST_MARK, Cell, Curve, draw
+from softprompt_tui.rendering.curve import BEST_MARK, Cell, Curve, draw, end_labels
 from softprompt_tui.rendering.plots import TERMINAL_PALETTE, plot_palette, render, strip_color
 from softprompt_tui.themes import THEMES
 
@@ -115,3 +115,8 @@ def test_plots_take_the_colors_of_the_theme() -> None:
         palette = plot_palette(theme)
         assert palette != TERMINAL_PALETTE
         assert all(isinstance(color, tuple) for color in (*palette.curves, palette.behind))
+
+
+def test_the_ends_of_an_axis_never_look_alike() -> None:
+    assert end_labels(0.5, 0.002) == ("0.5", "0.002")
+    assert end_labels(0.14, 0.11) == ("0.14", "0.11")
