@@ -13,8 +13,8 @@ MAX_STEPS, MAX_RESTARTS, MAX_HARD_TOKENS, MAX_SWEPT_COUNTS, DEFAULT_RATE = 100_0
 _TYPED = Settings().train  # the defaults of the prompt pane
 # the defaults of a text encoder and of a language model, where they differ
 KIND_DEFAULTS = {
-    "text": {"tokens": _TYPED["tokens"], "steps": _TYPED["steps"]},
-    "causal": {"tokens": "16", "steps": "160"},
+    "text": {name: _TYPED[name] for name in ("tokens", "steps", "contexts")},
+    "causal": {"tokens": "16", "steps": "160", "contexts": "no"},  # it asks questions instead
 }
 
 

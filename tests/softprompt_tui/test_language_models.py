@@ -63,7 +63,8 @@ def test_the_model_brings_its_own_defaults_and_leaves_what_was_typed() -> None:
 def test_the_defaults_of_the_fields_are_those_of_the_engine() -> None:
     for kind, defaults in KIND_DEFAULTS.items():
         config = config_for(kind, {})  # type: ignore[arg-type]
-        assert defaults == {"tokens": f"{config.tokens}", "steps": f"{config.steps}"}
+        contexts = "yes" if config.contexts else "no"
+        assert defaults == {"tokens": f"{config.tokens}", "steps": f"{config.steps}", "contexts": contexts}
 
 
 def test_export_offers_the_programs_that_read_language_models() -> None:
