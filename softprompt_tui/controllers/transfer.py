@@ -229,11 +229,12 @@ class TransferController:
 
 def _format_exported(exported: ExportedFile, copied: str) -> Group:
     rows = [("written", Text(sanitize(path), "bold")) for path in exported.paths]
-    rows += [("use", Text(sanitize(line), "bold")) for line in exported.line.split("\n")]
+    lines = exported.line.split("\n")
+    rows += [("" if i else "use", Text(sanitize(line), "bold")) for i, line in enumerate(lines)]
     if exported.word:
         rows.append(("in a prompt", Text(sanitize(f"a photo of {exported.word} at night"))))
     rows += [("note", Text(sanitize(note))) for note in exported.notes]
-    return Group(label_grid(rows), Text(f"\nThe line to use {copied}.", "dim"))
+    return Group(label_grid(rows), Text(f"\nThe {'code' if len(lines) > 2 else 'line'} to use {copied}.", "dim"))
 
 
 def _format_table(imported: list[ImportedEntry]) -> Group:
