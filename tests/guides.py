@@ -27,7 +27,6 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "softprompt_tui" / "docs"
 PROGRAM = "softprompt-tui"
 NEEDS_WIDTH = "image-programs.md"  # a program reads only soft prompts of its encoder's width
-NEEDS_LANGUAGE_MODEL = "language-models-elsewhere.md"  # it has a soft prompt for a language model
 # what a reader does once, outside this program, and what needs a screen
 NOT_RUN = ("pipx", "uv", "git", "cd", "python3", "test -d .venv", ".venv/bin/", "source")
 STEPS, WIDE_STEPS, STEPS_FOR_A_GOAL = 5, 2, 30
@@ -98,7 +97,6 @@ class Shell:
         self._wide_model, _ = write_open_clip(folder / "model", SD_WIDTH)
         self._model = "mini"  # stands in for a real one
         self._language_model = folder / "language-model"  # made when a command needs it: transformers takes seconds
-        self._has_language_prompt = False
         self._environment = environment
         self._lock = threading.Lock()
         nursery.warm_vocabulary()  # for hard readouts
@@ -125,9 +123,6 @@ class Shell:
 
     def run(self, block: Block) -> list[Ran]:
         self._model = self._wide_model if block.document == NEEDS_WIDTH else "mini"
-        if block.document == NEEDS_LANGUAGE_MODEL and not self._has_language_prompt:
-            save_language_prompt(self._small_language_model(), Path(self._environment["SOFTPROMPT_HOME"]))
-            self._has_language_prompt = True
         if block.language == "console":
             return [self._run_shell(block, *example) for example in self._examples(block)]
         if block.language == "python":
@@ -213,15 +208,6 @@ class Shell:
         if args[0] == "harden" and "--help" not in args:
             args += ["--seconds", "0.3", "--restarts", "1"]
         return args
-
-
-def save_language_prompt(model: str, home: Path) -> None:
-    """Save a soft prompt for a language model, named pirate, in a library."""
-    from softprompt import Library
-    from softprompt.encoders.causal_lm.loading import load_causal_lm
-    from tests.softprompt.formats.language_prompts import make_prompt
-
-    Library(home / "data").save(make_prompt(load_causal_lm(model, "cpu")))
 
 
 @contextmanager
