@@ -322,8 +322,8 @@ def not_answering() -> WorkerError:
     pid = lock_holder(Endpoint().worker_lock)
     process = "" if pid is None else f" (process {pid})"
     return WorkerError(
-        f"the worker{process} does not answer. Try again, or end it with `softprompt-tui worker stop --force`: no run "
-        f"is lost. Its log: {log_path()}"
+        f"the worker{process} does not answer. `softprompt-tui worker stop --force` ends it, and no run is lost. "
+        f"Its log: {log_path()}"
     )
 
 
