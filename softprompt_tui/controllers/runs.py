@@ -273,8 +273,12 @@ class RunsController:
             self.context.show_status(f"{name} was added to the worker's queue; it trains for {model}")
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
-        """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane."""
+        """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane.
+
+        The dialog starts with the name that `train` would derive, and an empty name means the same.
+        """
         from softprompt.jobs.preflight import check_fits
+        from softprompt.library.names import name_from_prompt
 
         context = self.context
         try:
@@ -284,14 +288,17 @@ class RunsController:
             if earlier is not None and not await self._wants_to_repeat(earlier):
                 return
 
+            suggested = await asyncio.to_thread(context.library.with_taken_names, partial(name_from_prompt, job.prompt))
+
             async def submit(typed: str) -> None:
-                if typed:
-                    name = await asyncio.to_thread(context.library.check_new_name, typed)
-                    await self.submit_job(replace(job, name=name))
-                    context.show_status(f"{name} was added to the worker's queue")
+                name = await asyncio.to_thread(context.library.check_new_name, typed.strip() or suggested)
+                await self.submit_job(replace(job, name=name))
+                context.show_status(f"{name} was added to the worker's queue")
 
             question = "Name of the soft prompt to train for the composition"
-            await ask_until_accepted(context, lambda refused, reason: AskText(question, refused or "", reason), submit)
+            await ask_until_accepted(
+                context, lambda refused, reason: AskText(question, refused or suggested, reason), submit
+            )
         except SoftPromptError as error:
             context.show_status(str(error), "error")
 
