@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from softprompt.objectives.workspace import Workspace
-from softprompt_tui.cli.common import stderr_console
+from softprompt_tui.cli.common import narrate, stderr_console
 from softprompt_tui.cli.streams import end_soon
 from softprompt_tui.rendering.measures import measure_names
-from softprompt_tui.rendering.numbers import format_number, format_rate
+from softprompt_tui.rendering.numbers import format_duration, format_number, format_rate
 from softprompt_tui.rendering.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from softprompt.training.loop import Report
     from softprompt.training.token_sweep import SweepReport
 
+LOG_SECONDS = 60.0
 STOP_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -51,8 +53,29 @@ class _ShownStages(Workspace):
         self._display.stage(stage)
 
 
+class ProgressLog:
+    """Prints a line on stderr now and then if it is not a terminal, such as the log file of a command under nohup."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.is_on = not (quiet or sys.stderr.isatty())
+        self._printed_at = time.monotonic()
+
+    def print(self, line: str) -> None:
+        if self.is_on:
+            self._printed_at = time.monotonic()
+            narrate(line)
+
+    def print_sometimes(self, describe: Callable[[], str]) -> None:
+        """Print the description if a minute has passed since the last line."""
+        if self.is_on and time.monotonic() - self._printed_at >= LOG_SECONDS:
+            self.print(describe())
+
+
 class ProgressDisplay:
-    """A progress bar, shown if stderr is a terminal. The first Ctrl-C or hangup stops the work; the second exits."""
+    """A progress bar if stderr is a terminal, otherwise a line every minute.
+
+    The first Ctrl-C or hangup stops the work; the second exits.
+    """
 
     def __init__(self, quiet: bool, steps: int | None = None, config: TrainConfig | None = None) -> None:
         self.steps, self.auto = steps, config is not None and config.tokens == "auto"
@@ -60,6 +83,7 @@ class ProgressDisplay:
         self.workspace = _ShownStages(self)
         self.interrupted = False
         self.shown = sys.stderr.isatty() and not quiet
+        self.log = ProgressLog(quiet)
 
     def __enter__(self) -> ProgressDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -85,7 +109,7 @@ class ProgressDisplay:
             f"{format_rate(report.steps_per_second)} steps/s"
         )
         tokens = f"{len(report.vectors)} tokens  " if self.auto else ""
-        self.bar.update(self.task, completed=report.step, description=tokens + metrics)
+        self._update(report.step, tokens + metrics)
         return self.interrupted
 
     def stage(self, text: str) -> None:
@@ -96,7 +120,8 @@ class ProgressDisplay:
 
     def hard(self, report: HardReport) -> bool:
         description = f"hard readout {format_number(report.similarity)}  {report.text}"
-        self.bar.update(self.task, completed=report.step, total=report.steps, description=sanitize(description))
+        self.steps = report.steps
+        self._update(report.step, description)
         return self.interrupted
 
     def sweep(self, report: SweepReport) -> bool:
@@ -105,8 +130,17 @@ class ProgressDisplay:
             f"{self.measures[1]} {format_number(first[1])} with {first[0]} to {format_number(last[1])} with {last[0]}  "
             f"{format_rate(report.steps_per_second)} steps/s"
         )
-        self.bar.update(self.task, completed=report.step, description=description)
+        self._update(report.step, description)
         return self.interrupted
+
+    def _update(self, step: int, description: str) -> None:
+        self.bar.update(self.task, completed=step, total=self.steps, description=sanitize(description))
+        self.log.print_sometimes(lambda: self._log_line(step, description))
+
+    def _log_line(self, step: int, description: str) -> str:
+        left = self.bar.tasks[self.task].time_remaining
+        rest = "" if left is None else f"  {format_duration(left)} left"
+        return f"step {step:,} of {self.steps:,}  {description}{rest}"
 
     def __exit__(self, *_: object) -> None:
         if self.shown:

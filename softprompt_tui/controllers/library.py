@@ -166,7 +166,7 @@ class LibraryController:
         summary = await self._in_thread(self.context.library.find, entry)
 
         async def rename(name: str) -> None:
-            if name and name != summary.name:
+            if name != summary.name:
                 try:
                     self._own_revisions[entry] = (
                         await self._in_thread(self.context.library.rename, entry, name, summary.revision)

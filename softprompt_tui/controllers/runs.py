@@ -11,7 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import EntryDamaged, EntryNotFound, PromptError, RunNotFound, SoftPromptError, shorten
+from softprompt.errors import (
+    EntryDamaged,
+    EntryNotFound,
+    PromptError,
+    RunNotFound,
+    SoftPromptError,
+    shorten,
+)
 from softprompt.system.files import open_file
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
@@ -46,6 +53,11 @@ LOG_LINES, LOG_BYTES, MAX_LOG_FILE_BYTES = 200, 1 << 16, 1 << 30  # how much of 
 
 
 UNFINISHED_STATES = ("running", "queued", "paused")
+SLOW_SECONDS = 2.0  # a healthy worker takes longer only while it imports torch
+SLOW = (
+    "the worker has not answered yet. If it hangs, `softprompt-tui worker stop --force` ends it, and ctrl+r starts "
+    "another. No run is lost."
+)
 
 
 class RunsController:
@@ -104,6 +116,7 @@ class RunsController:
         async with self._train_lock:  # the key was pressed again: the first training must be known by then
             try:
                 job = job_from_form(form, self.context.settings.more)
+                self.context.worker.check("submitted")  # before a question
                 with self._pending_submit():  # quitting must ask about it from now on
                     earlier = await self._find_earlier(job)
                 if earlier is None:
@@ -194,7 +207,9 @@ class RunsController:
         store = self.store
         with self._pending_submit():
             await asyncio.to_thread(check_fits, job)  # the first call takes 0.1 s to load CLIP's vocabulary
-            run = await self.context.worker.submit(job)
+            await self._wait_for_worker("submitted")
+            with self._notice_if_slow():
+                run = await self.context.worker.submit(job)
             store.started_here.add(run.id)
         if run.id not in store.by_id:  # otherwise a newer message about it was read before this reply
             self._update_run(run)
@@ -212,6 +227,30 @@ class RunsController:
             self.store.pending_submits -= 1
             if not self.store.pending_submits:
                 self._arrived.set()
+
+    async def _wait_for_worker(self, done: str) -> None:
+        """Wait while the worker starts.
+
+        Args:
+            done: what then happens to the request, such as "submitted".
+
+        Raises:
+            WorkerError: there is no worker.
+        """
+        worker = self.context.worker
+        if worker.state == "starting" and not worker.is_connected:
+            self.context.show_status(f"{done} as soon as the worker answers")
+            await worker.wait_until_up()
+        worker.check(done)
+
+    @contextmanager
+    def _notice_if_slow(self) -> Iterator[None]:
+        """Tell the user if the worker does not answer soon."""
+        notice = asyncio.get_running_loop().call_later(SLOW_SECONDS, self.context.show_status, SLOW, "warning")
+        try:
+            yield
+        finally:
+            notice.cancel()
 
     async def wait_for_submits(self) -> None:
         """Wait until the worker has accepted or refused every submitted job."""
@@ -234,8 +273,12 @@ class RunsController:
             self.context.show_status(f"{name} was added to the worker's queue; it trains for {model}")
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
-        """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane."""
+        """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane.
+
+        The dialog starts with the name that `train` would derive, and an empty name means the same.
+        """
         from softprompt.jobs.preflight import check_fits
+        from softprompt.library.names import name_from_prompt
 
         context = self.context
         try:
@@ -245,14 +288,17 @@ class RunsController:
             if earlier is not None and not await self._wants_to_repeat(earlier):
                 return
 
+            suggested = await asyncio.to_thread(context.library.with_taken_names, partial(name_from_prompt, job.prompt))
+
             async def submit(typed: str) -> None:
-                if typed:
-                    name = await asyncio.to_thread(context.library.check_new_name, typed)
-                    await self.submit_job(replace(job, name=name))
-                    context.show_status(f"{name} was added to the worker's queue")
+                name = await asyncio.to_thread(context.library.check_new_name, typed.strip() or suggested)
+                await self.submit_job(replace(job, name=name))
+                context.show_status(f"{name} was added to the worker's queue")
 
             question = "Name of the soft prompt to train for the composition"
-            await ask_until_accepted(context, lambda refused, reason: AskText(question, refused or "", reason), submit)
+            await ask_until_accepted(
+                context, lambda refused, reason: AskText(question, refused or suggested, reason), submit
+            )
         except SoftPromptError as error:
             context.show_status(str(error), "error")
 
@@ -314,7 +360,7 @@ class RunsController:
             return
         run = self.dropped[-1]
         try:
-            await self.context.worker.ask(p.Restore(run.id))
+            await self._ask(p.Restore(run.id))
         except RunNotFound as error:  # another terminal was faster, or it was dropped too long ago
             self.context.show_status(str(error), "warning")
         except SoftPromptError as error:
@@ -374,10 +420,15 @@ class RunsController:
     async def _send(self, request: p.Request) -> dict[str, Any] | None:
         """Return the worker's reply, or None after showing its error."""
         try:
-            return await self.context.worker.ask(request)
+            return await self._ask(request)
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
             return None
+
+    async def _ask(self, request: p.Request) -> dict[str, Any]:
+        await self._wait_for_worker("sent")
+        with self._notice_if_slow():
+            return await self.context.worker.ask(request)
 
 
 def _describe_earlier(earlier: RunSummary | EntrySummary) -> str:

@@ -42,6 +42,7 @@ class SweepController:
 
         try:
             job = sweep_from_form(form, self.context.settings.more)
+            self.context.worker.check("submitted")  # before the question
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
             return

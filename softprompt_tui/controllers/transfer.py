@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from softprompt.errors import ConfigError, FileInTheWay
+from softprompt.errors import ConfigError, FileInTheWay, empty_prompt
 from softprompt_tui.messages import LibraryChanged
 from softprompt_tui.rendering.grid import label_grid
 from softprompt_tui.rendering.sanitize import sanitize
@@ -165,7 +165,9 @@ class TransferController:
         question = f"The hard prompt of {sanitize(prompt.name)}; `port` uses it to train for other models"
 
         async def assign(text: str) -> None:
-            if text and text != prompt.hard_prompt:
+            if not text.strip():
+                raise empty_prompt()
+            if text != prompt.hard_prompt:
                 again = ["--again"] if prompt.hard_prompt else []
                 await self._command(
                     f"measuring {prompt.name}", "assign", "--json", *again, "--prompt", text, "--", entry.id

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from softprompt.errors import SoftPromptError, WorkerError
 from softprompt.system.devices import DeviceFacts
 from softprompt.worker import protocol as p
-from softprompt.worker.client import ANSWER_SECONDS, connect, error_from_message, older_worker_error
+from softprompt.worker.client import (
+    ANSWER_SECONDS,
+    CONTROL_SECONDS,
+    connect,
+    error_from_message,
+    not_answering,
+    older_worker_error,
+)
 from softprompt.worker.endpoint import Endpoint
 from softprompt.worker.lines import read_line
 from softprompt.worker.summary import RunReport, RunSummary
@@ -153,6 +160,11 @@ class WorkerConnection:
             self._reconnect_requested.set()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether a worker takes requests. It may be of an older version."""
+        return self._writer is not None
+
+    @property
     def has_other_variables(self) -> bool:
         """Whether the worker was started with other Hugging Face variables than this interface."""
         from softprompt.worker.hub_variables import has_other_variables
@@ -164,6 +176,15 @@ class WorkerConnection:
         while self.state == "starting":
             await self._settled.wait()
         return self.state == "up"
+
+    def check(self, done: str) -> None:
+        """Raise WorkerError if there is no worker and none is starting.
+
+        Args:
+            done: what then does not happen to the request, such as "submitted".
+        """
+        if self.state == "gone":
+            raise WorkerError(f"not {done}: no worker answers. ctrl+r starts one.")
 
     async def submit(self, job: AnyJob) -> RunSummary:
         return RunSummary.from_message(await self.ask(p.Submit(job.as_dict())))
@@ -211,7 +232,7 @@ class WorkerConnection:
             self._writer.write(line)
             return dict(await asyncio.wait_for(answer, timeout))
         except TimeoutError as error:
-            raise WorkerError(f"the worker did not answer within {timeout:.0f} s") from error
+            raise not_answering() from error
         finally:
             self._pending.pop(number, None)
 
@@ -230,7 +251,7 @@ class WorkerConnection:
         def start() -> None:
             error: BaseException | None = None
             try:
-                client = connect(on_wait=report, accept_older=True)
+                client = connect(on_wait=report, accept_older=True, answer_seconds=CONTROL_SECONDS)
                 if client is not None:
                     client.close()
             except (SoftPromptError, OSError) as caught:

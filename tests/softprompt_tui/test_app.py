@@ -297,7 +297,7 @@ def test_entries_are_renamed_tagged_annotated_deleted_and_restored() -> None:
     run_scene(scene)
 
 
-@pytest.mark.parametrize(("key", "refused"), [("r", "lake"), ("t", "x" * 41), ("N", "x" * 10_001)])
+@pytest.mark.parametrize(("key", "refused"), [("r", "lake"), ("r", ""), ("t", "x" * 41), ("N", "x" * 10_001)])
 def test_a_refused_name_tag_or_note_keeps_its_dialog_with_what_was_typed(key: str, refused: str) -> None:
     Library().save(a_prompt(name="lake"))
     Library().save(a_prompt(name="fox"))
@@ -1030,6 +1030,22 @@ def test_a_composition_becomes_a_training_job_for_its_reference_text() -> None:
         assert [entry.name for entry in record.job.ancestry] == ["fox"]
 
     run_scene(scene)
+
+
+@pytest.mark.parametrize("keys", [("enter",), ("ctrl+g", "enter")])
+def test_a_composition_gets_the_name_that_train_would_derive(keys: tuple[str, ...]) -> None:
+    library = Library()
+    library.save(a_prompt(name="fox", hard_prompt="a red fox"))
+    library.save(a_prompt(name="red-fox-night", hard_prompt="a red fox"))
+
+    async def scene(d: Session) -> None:
+        d.app.main.compose_pane.query_one("#composition", Input).value = "[fox] at night"
+        await d.pilot.press("f5", "ctrl+s")
+        await d.shows("Name of the soft prompt", "red-fox-night-2")
+        await d.pilot.press(*keys)
+        await d.until(lambda: [run.job.name for run in d.worker.runs.values()] == ["red-fox-night-2"])
+
+    run_scene(scene, 120, 40)
 
 
 def test_completion_offers_both_entries_of_the_same_name() -> None:

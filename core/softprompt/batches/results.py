@@ -88,6 +88,7 @@ class BatchProgress:
     Attributes:
         done: results so far, including `before` (from earlier runs) and `failed`.
         trained: prompts trained in this run, which took `seconds`.
+        resumed: prompts that continued from a checkpoint of an earlier run.
         in_progress: sum of the finished fractions of all prompts that are training now.
     """
 
@@ -100,6 +101,7 @@ class BatchProgress:
     trained: int = 0
     in_progress: float = 0.0
     seconds: float = 0.0
+    resumed: int = 0
 
     @property
     def prompts_per_second(self) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from softprompt import errors
 from softprompt.errors import SoftPromptError, WorkerError
+from softprompt.system.locks import lock_holder
 from softprompt.training.errors import TrainingFailed
 from softprompt.worker import protocol as p
 from softprompt.worker.endpoint import Endpoint, hold_lock
@@ -22,6 +23,9 @@ from softprompt.worker.log import log_path, open_log_file
 
 START_SECONDS = 30.0  # Python and a slow disk take 1-5 s
 ANSWER_SECONDS = 60.0
+CONTROL_SECONDS = 10.0  # for a look at the worker or its end, which need no computing
+NOTICE_SECONDS = 1.5  # a healthy worker greets a client at once, however much it computes
+WAITING = "waiting for the worker to answer …"
 SAFE_PATH_FLAGS = ("-P", "-m")  # -P: do not import modules from the user's current folder
 READY, ANOTHER = "ready", "another worker is there"  # a new worker process writes one of these or an error message
 
@@ -33,8 +37,14 @@ class WorkerGone(WorkerError):
 class Client:
     """A connection to the worker for this user's data folder, and a context manager. Open one with `connect`."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        answer_seconds: float = ANSWER_SECONDS,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
         self._socket = connection
+        self._answer_seconds = answer_seconds
         self._buffer = bytearray()
         self._events: deque[dict[str, Any]] = deque()
         self._last_id = 0
@@ -42,7 +52,9 @@ class Client:
         self._expects_more = False  # whether more pages of runs follow
         self._end_reason = ""  # why the worker ended, if it said so
         self._send(p.hello())
-        hello = self._expect(ANSWER_SECONDS, "hello")
+        if on_wait is not None and not self._is_readable(min(NOTICE_SECONDS, answer_seconds)):
+            on_wait(WAITING)
+        hello = self._expect("hello")
         self.worker = hello
         if p.is_newer(hello, p.hello()) and hello.get("protocol") != p.PROTOCOL:
             raise WorkerError(
@@ -51,21 +63,24 @@ class Client:
             )
         self.making_way: str | None = None  # an older worker's last run, or "" if it has no run and is about to end
         if p.is_newer(p.hello(), hello):
-            self.making_way = str(self._expect(ANSWER_SECONDS, "making_way")["run"])
+            self.making_way = str(self._expect("making_way")["run"])
         if self.making_way != "":
-            self._add_page(self._expect(ANSWER_SECONDS, "snapshot"))
+            self._add_page(self._expect("snapshot"))
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         """The worker's runs when the client connected. Waits until all pages have arrived."""
         while self._expects_more:
-            message = self._receive(time.monotonic() + ANSWER_SECONDS)
+            message = self._receive(time.monotonic() + self._answer_seconds)
             if message["type"] not in ("page", "reply", "error"):
                 self._events.append(message)
         return self._runs
 
-    def request(self, request: p.Request, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+    def request(self, request: p.Request, timeout: float | None = None) -> dict[str, Any]:
         """Send a request and return the worker's reply.
+
+        Args:
+            timeout: seconds to wait for the reply. Default: the `answer_seconds` of the client.
 
         Raises:
             WorkerGone: the worker ended.
@@ -76,7 +91,7 @@ class Client:
             raise older_worker_error(self.making_way)
         self._last_id += 1
         self._send(p.as_message(request, self._last_id))
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (self._answer_seconds if timeout is None else timeout)
         while True:
             message = self._next_message(deadline - time.monotonic())
             match message["type"], message.get("id"):
@@ -109,16 +124,24 @@ class Client:
     def _send(self, message: dict[str, Any]) -> None:
         line = p.encode(message)
         try:
-            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.settimeout(self._answer_seconds)
             self._socket.sendall(line)
+        except TimeoutError as error:
+            raise not_answering() from error
         except OSError as error:
             raise WorkerGone(
                 f"the worker has ended ({error.strerror or error}): try again to start a new one"
             ) from error
 
-    def _expect(self, timeout: float, kind: str) -> dict[str, Any]:
+    def _is_readable(self, timeout: float) -> bool:
+        """Return whether the worker sends something, or closes the connection, within `timeout` seconds."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(timeout))
+
+    def _expect(self, kind: str) -> dict[str, Any]:
         """Return the next message. Raises WorkerError if it is not of this kind."""
-        message = self._next_message(timeout)
+        message = self._next_message(self._answer_seconds)
         if self._end_reason:
             raise self._connection_error("")
         if message["type"] != kind:
@@ -160,7 +183,7 @@ class Client:
                 self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
                 more = self._socket.recv(1 << 16)
             except TimeoutError as error:
-                raise WorkerError(f"the worker is not responding; see its log: {log_path()}") from error
+                raise not_answering() from error
             except OSError as error:
                 raise self._connection_error(error.strerror or str(error)) from error
             if not more:
@@ -181,7 +204,10 @@ class Client:
 
 
 def connect(
-    start: bool = True, on_wait: Callable[[str], None] | None = None, accept_older: bool = False
+    start: bool = True,
+    on_wait: Callable[[str], None] | None = None,
+    accept_older: bool = False,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> Client | None:
     """Connect to this user's worker.
 
@@ -189,9 +215,10 @@ def connect(
 
     Args:
         start: whether to start a worker if none is running. If False and none is running, return None.
-        on_wait: called with a message before waiting for an older worker.
+        on_wait: called with a message before waiting for an older worker, or if the worker does not answer at once.
         accept_older: connect to an older worker that is still training. The client then rejects the requests in
             `NEEDS_CURRENT_WORKER`.
+        answer_seconds: how long to wait for each answer of the worker.
 
     Raises:
         WorkerError: the worker cannot be started or reached.
@@ -200,7 +227,9 @@ def connect(
     endpoint.prepare()
     has_called_on_wait = False
     while True:
-        client = _try_connect(endpoint) or (_start_and_connect(endpoint) if start else None)
+        client = _try_connect(endpoint, answer_seconds, on_wait)
+        if client is None and start:
+            client = _start_and_connect(endpoint, answer_seconds, on_wait)
         if client is None or client.making_way is None or (accept_older and client.making_way):
             return client
         if on_wait and not has_called_on_wait:
@@ -215,29 +244,32 @@ def connect(
             client.close()
 
 
-def _try_connect(endpoint: Endpoint) -> Client | None:
+def _try_connect(endpoint: Endpoint, answer_seconds: float, on_wait: Callable[[str], None] | None) -> Client | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.settimeout(ANSWER_SECONDS)
+        connection.settimeout(answer_seconds)
         connection.connect(os.fspath(endpoint.socket))
-        return Client(connection)
+        return Client(connection, answer_seconds, on_wait)
     except (FileNotFoundError, ConnectionRefusedError, WorkerGone):
         connection.close()
         return None
     except WorkerError:
         connection.close()
         raise
+    except (TimeoutError, BlockingIOError) as error:  # many clients are waiting for it already
+        connection.close()
+        raise not_answering() from error
     except OSError as error:
         connection.close()
         raise WorkerError(f"cannot connect to {endpoint.socket}: {error.strerror}") from error
 
 
-def _start_and_connect(endpoint: Endpoint) -> Client:
+def _start_and_connect(endpoint: Endpoint, answer_seconds: float, on_wait: Callable[[str], None] | None) -> Client:
     """Start the worker and connect to it. A lock ensures that only one client starts it."""
     deadline = time.monotonic() + START_SECONDS
     with hold_lock(endpoint.start_lock, START_SECONDS):
         while True:
-            client = _try_connect(endpoint)
+            client = _try_connect(endpoint, answer_seconds, on_wait)
             if client is not None:
                 return client
             answer = _spawn()
@@ -283,6 +315,16 @@ def _spawn() -> str:
         return answer.decode(errors="replace")
     finally:
         os.close(reading)
+
+
+def not_answering() -> WorkerError:
+    """Return the error for a worker that is running but does not answer in time."""
+    pid = lock_holder(Endpoint().worker_lock)
+    process = "" if pid is None else f" (process {pid})"
+    return WorkerError(
+        f"the worker{process} does not answer. `softprompt-tui worker stop --force` ends it, and no run is lost. "
+        f"Its log: {log_path()}"
+    )
 
 
 def older_worker_error(run: str) -> WorkerError:

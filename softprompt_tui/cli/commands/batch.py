@@ -19,7 +19,7 @@ from softprompt.training.errors import TrainingFailed
 from softprompt_tui.cli.commands.runs import resolve_model
 from softprompt_tui.cli.common import FAILED, INTERRUPTED, fail, json_option, library, load, narrate, stderr_console
 from softprompt_tui.cli.options import config_from_options, plain_option, training_options
-from softprompt_tui.cli.progress import handle_stop_signals
+from softprompt_tui.cli.progress import ProgressLog, handle_stop_signals
 from softprompt_tui.cli.streams import output_failure, standard_input
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
@@ -56,7 +56,7 @@ HEAD = click.style("  ".join(COLUMNS), bold=True)
 @plain_option
 @training_options
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def batch(
     file: str,
     format: Format | None,
@@ -147,11 +147,16 @@ def _table_row(result: Result) -> str:
 
 
 class BatchDisplay:
-    """Draws a progress bar if stderr is a terminal. The first Ctrl-C saves a checkpoint and stops the batch."""
+    """Draws a progress bar if stderr is a terminal, and prints a line every minute if it is not.
+
+    The first Ctrl-C saves a checkpoint and stops the batch.
+    """
 
     def __init__(self, total: int, quiet: bool) -> None:
         self.total = total
         self.is_drawn = sys.stderr.isatty() and not quiet
+        self.log = ProgressLog(quiet)
+        self.has_logged_begin = self.has_logged_resumed = False
         self.shares_terminal = sys.stdout.isatty()
         self.interrupted = self.printed = False
         self.latest: BatchProgress | None = None
@@ -180,6 +185,10 @@ class BatchDisplay:
         self.latest = progress
         if self.is_drawn:
             self.bar.update(self.task, completed=progress.done, description=sanitize(_describe_progress(progress)))
+        if progress.resumed and not self.has_logged_resumed:
+            self.has_logged_resumed = True
+            self.log.print(f"continued from a checkpoint: {_count_prompts(progress.resumed)}")
+        self.log.print_sometimes(lambda: _describe_state(progress))
         return (
             self.interrupted or output_failure() is not None
         )  # also stop if stdout is broken and nobody can read the results
@@ -200,10 +209,14 @@ class BatchDisplay:
         if self.is_drawn:
             self.bar.stop()
         try:
-            return load(model, device, precision)
+            encoder = load(model, device, precision)
         finally:
             if self.is_drawn:
                 self.bar.start()
+        if self.latest is not None and not self.has_logged_begin:  # not earlier: bad input gives one line only
+            self.has_logged_begin = True
+            self.log.print(_describe_begin(self.latest))
+        return encoder
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self.interrupted or self.latest is None or self.latest.phase != "training":
@@ -229,6 +242,25 @@ class BatchDisplay:
             fail(f"interrupted; {advice}", INTERRUPTED)
         if progress.failed:
             raise SystemExit(FAILED)
+
+
+def _count_prompts(count: int) -> str:
+    return f"{count:,} prompt{'s' * (count != 1)}"
+
+
+def _describe_begin(progress: BatchProgress) -> str:
+    """Return the first line of the log."""
+    parts = [f"{progress.before:,} from before"] * bool(progress.before)
+    parts += [f"{progress.failed:,} failed"] * bool(progress.failed)
+    parts += [f"{progress.total - progress.done:,} to train"]
+    return f"{_count_prompts(progress.total)}: {', '.join(parts)}"
+
+
+def _describe_state(progress: BatchProgress) -> str:
+    """Return the line of the log for every minute."""
+    percent = 100 * (progress.done + progress.in_progress) / progress.total
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    return f"{progress.done:,} of {progress.total:,} done{failed}, {percent:.0f} %  {_describe_progress(progress)}"
 
 
 def _describe_progress(progress: BatchProgress) -> str:

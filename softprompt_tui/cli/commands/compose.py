@@ -65,7 +65,7 @@ OBJECTIVES = ("cosine", "mse", "hidden", "mixed")
 @device_option
 @click.option("--background", "-b", is_flag=True, help="Let the worker do the training of --save. Prints the run's id.")
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def compose(
     template: str,
     opened: str | None,

@@ -33,7 +33,7 @@ from softprompt_tui.cli.options import choice
 @device_option
 @click.option("--background", "-b", is_flag=True, help="Submit it to the worker. Prints the run's id.")
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def port(
     name: str,
     model: str,

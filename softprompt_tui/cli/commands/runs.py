@@ -149,7 +149,7 @@ def _explain_waiting(local_runs: list[RunSummary]) -> None:
         training = ", ".join(f"{run.id[:8]} ({describe_run(run)})" for run in ahead)
         narrate(f"{wait} behind {training}")
     else:
-        client = connect(start=False, accept_older=True)
+        client = connect(start=False, on_wait=narrate, accept_older=True)
         if client is None:
             narrate("No worker is running. `softprompt-tui worker start` continues the queue.")
         else:

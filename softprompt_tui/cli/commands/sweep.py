@@ -55,7 +55,7 @@ NONE = "none"
 @plain_option
 @other_options
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def sweep(
     prompt: str,
     tokens: str | None,

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     help="Submit it to the worker, which trains one run after another and outlives this terminal. Prints the run's id.",
 )
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def train(
     prompt: str,
     name: str | None,

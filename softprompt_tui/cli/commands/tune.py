@@ -92,7 +92,7 @@ MESSAGE_ROOM = 10_000  # bytes of a request to the worker besides the job
     help="Submit it to the worker, which trains one run after another and outlives this terminal. Prints the run's id.",
 )
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Do not show a progress bar.")
+@click.option("--quiet", "-q", is_flag=True, help="Do not show progress.")
 def tune(
     file: str,
     model: str,

@@ -41,9 +41,9 @@ def status(as_json: bool) -> None:
     Example:
       softprompt-tui worker status
     """
-    from softprompt.worker.client import connect
+    from softprompt.worker.client import CONTROL_SECONDS, connect
 
-    client = connect(start=False, accept_older=True)
+    client = connect(start=False, on_wait=narrate, accept_older=True, answer_seconds=CONTROL_SECONDS)
     if client is None:
         fail(
             "no worker is running. `softprompt-tui worker start` or `softprompt-tui train … --background` starts one; "
@@ -89,18 +89,28 @@ def start() -> None:
     is_flag=True,
     help="Let the current run finish first. By default, it continues at the next start.",
 )
-def stop(finish: bool) -> None:
+@click.option("--force", is_flag=True, help="End its process, even if it does not answer.")
+def stop(finish: bool, force: bool) -> None:
     """Stop the worker. Nothing is lost: unfinished runs continue when it starts again.
+
+    --force asks the process to end, and kills it if it has not ended after 12 seconds. Runs then continue from their
+    last checkpoints, which are a few seconds old.
 
     \b
     Examples:
       softprompt-tui worker stop
       softprompt-tui worker stop --finish
+      softprompt-tui worker stop --force
     """
-    from softprompt.worker.client import WorkerGone, connect
+    from softprompt.worker.client import CONTROL_SECONDS, WorkerGone, connect
     from softprompt.worker.leases import start_ticks as started_at
 
-    client = connect(start=False, accept_older=True)
+    if finish and force:
+        raise click.UsageError("give either --finish or --force: --force does not wait for the run")
+    if force:
+        _stop_by_force()
+        return
+    client = connect(start=False, on_wait=narrate, accept_older=True, answer_seconds=CONTROL_SECONDS)
     if client is None:
         narrate("no worker is running")
         return
@@ -121,6 +131,18 @@ def stop(finish: bool) -> None:
     narrate(
         f"the worker has ended; run {running[:8]} continues when it starts again" if running else "the worker has ended"
     )
+
+
+def _stop_by_force() -> None:
+    from softprompt.worker.endpoint import Endpoint
+    from softprompt.worker.force import end_worker
+
+    ended = end_worker(Endpoint())
+    if ended is None:
+        narrate("no worker is running")
+    else:
+        how = "was killed" if ended.was_killed else "has ended"
+        narrate(f"the worker (process {ended.pid}) {how}; unfinished runs continue when it starts again")
 
 
 @worker.command()

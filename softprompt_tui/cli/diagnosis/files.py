@@ -27,13 +27,13 @@ UNREACHABLE = (
 
 def find_worker() -> Iterable[Fact]:
     """Ask the worker if it is running. Does not start one."""
-    from softprompt.worker.client import connect
+    from softprompt.worker.client import CONTROL_SECONDS, connect
 
     path = log_path()
     size = f", {path.stat().st_size / 1e3:.0f} KB" if path.is_file() else ", not written yet"
     log = Fact("worker log", f"{path}{size}", values={"path": str(path)})
     yield log
-    client = connect(start=False, accept_older=True)
+    client = connect(start=False, accept_older=True, answer_seconds=CONTROL_SECONDS)
     if client is None:
         yield Fact("worker", "not running; it starts when it is needed", values={"is_running": False})
         return

@@ -11,13 +11,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from softprompt import Library
+from softprompt import BatchProgress, Library
 from softprompt.encoders.catalog import MINI_FOLDER
 from softprompt.system.priority import BATCH_NICENESS
+from softprompt_tui.cli import progress
+from softprompt_tui.cli.commands import batch as batch_command_module
+from softprompt_tui.cli.commands.batch import BatchDisplay
 from tests.conftest import BOAT, FOX
 from tests.nursery import Nursery
 from tests.worker_process import nicenesses, wait_until
@@ -182,6 +187,51 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_continue(home: Path, prompt_f
     assert "interrupted; run the same command again to continue" in output
     assert len(list((home / "data" / "batches").glob("*.state"))) == 1
     os.close(master)
+    reading, writing = os.pipe()
+    again = nursery.start_command(*args, stderr=writing)
+    os.close(writing)
+    with os.fdopen(reading) as log:
+        assert log.readline() == "2 prompts: 2 to train\n"
+        assert log.readline() == "continued from a checkpoint: 2 prompts\n"
+    again.send_signal(signal.SIGKILL)
+    again.wait()
+
+
+def test_a_log_file_gets_a_line_every_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(batch_command_module, "load", lambda *_: None)
+    now = BatchProgress(60, "loading", "mini", done=10, before=10)
+    with BatchDisplay(60, quiet=False) as display:
+        display(now)
+        display.load("mini", "cpu", "float32")
+        now = replace(now, phase="training", resumed=3)
+        for clock.now in (1.0, 30.0, 60.0):
+            display(now)
+        now = replace(now, done=12, failed=1, trained=1, in_progress=0.5, seconds=60.0)
+        for clock.now in (61.0, 62.0, 120.0):
+            display(now)
+    assert capsys.readouterr() == (
+        "",
+        "60 prompts: 10 from before, 50 to train\n"
+        "continued from a checkpoint: 3 prompts\n"
+        "12 of 60 done, 1 failed, 21 %  40.0 s per prompt  31:40 left\n",
+    )
+    with BatchDisplay(60, quiet=True) as display:
+        display(now)
+        clock.now = 1000.0
+        display(now)
+    assert not capsys.readouterr().err
+
+
+def test_a_training_without_a_terminal_prints_a_line_every_minute(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    done = run("train", FOX, "-k", "2", "--steps", "40", "--no-contexts", "--json")
+    assert json.loads(done.stdout)["steps"] == 40
+    assert re.search(r"^step \d+ of 40  loss \S+  similarity \S+  \S+ steps/s", done.stderr, re.MULTILINE)
+    assert "step" not in run("train", FOX, "-k", "2", "--steps", "40", "--no-contexts", "--json", "--quiet").stderr
 
 
 def test_on_a_terminal_the_results_are_a_table(home: Path, prompt_file: Path, nursery: Nursery) -> None:

@@ -64,6 +64,8 @@ def test_an_imported_soft_prompt_can_get_a_hard_prompt(tmp_path: Path, monkeypat
         await d.pilot.press("f4", "H")
         await d.until(lambda: isinstance(d.app.screen, AskText))
         await d.shows("The hard prompt of stranger")
+        await d.pilot.press("enter")
+        await d.shows("the prompt is empty")
         await d.pilot.press(*"a fox", "enter")
         await d.until(lambda: Library().open("stranger").prompt.hard_prompt == "a fox")
         await d.shows("hard prompt of stranger: a fox")

@@ -157,6 +157,7 @@ class BatchRunner:
             resume = None if state is None else _parse_state(state, encoder)
             if state is not None and resume is not None:
                 self.latest_states[request.id], self.resumed_at[request.id] = state, resume.step
+                self.progress.resumed += 1
             yield TrainingTask(request.job.prompt, request.job.config, resume=resume, key=request.id)
 
     def _save_outcome(self, request: BatchRequest, outcome: SoftPrompt | SoftPromptError) -> Result:
