@@ -448,8 +448,9 @@ class MainScreen(Screen[None]):
 
     def _repaint_theme(self) -> None:
         """Paint again what was painted in the colours of the previous theme."""
-        self._painted_readout = None
         self._paint_detail()
+        self.readout.repaint()
+        self.runs_pane.repaint()
         self.sweep.paint()
 
     def _paint_followed(self) -> None:

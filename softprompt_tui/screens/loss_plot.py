@@ -49,6 +49,7 @@ class PlotScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.call_after_refresh(self.draw)
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self.draw))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)

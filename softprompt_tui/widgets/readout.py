@@ -117,6 +117,10 @@ class ReadoutPane(VerticalScroll):
         self.query_one("#readout", SteadyText).add_class("-placeholder").update(message or PLACEHOLDER)
 
     def on_resize(self) -> None:
+        self.repaint()
+
+    def repaint(self) -> None:
+        """Paint the same readout again, in another width or theme."""
         if self._shown:
             self._draw()
 

@@ -113,6 +113,10 @@ class RunsPane(Vertical):
         runs, now = self._runs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], datetime.now(UTC)
         return [Row(run.id, _row(run, self._places, now), _details(run)) for run in runs]
 
+    def repaint(self) -> None:
+        """Paint the words below the rows again, which keep the colors of the theme that they were painted in."""
+        self._explain()
+
     def show_mark(self, run: str) -> None:
         """Mark the run that the other panes show."""
         if run != self._shown:
