@@ -168,7 +168,8 @@ class RunsPane(Vertical):
         if run and run.state == "queued":
             words, style = describe_wait(run, self._runs), "dim"
         lines = 3 if self.size.height >= ROOMY_HEIGHT else 1  # the loss pane shows all of it
-        message = Text(shorten(sanitize(words), lines * max(20, self.size.width)), style)
+        # assembled, because Text("…", style) equals the same words in another style
+        message = Text.assemble((shorten(sanitize(words), lines * max(20, self.size.width)), style))
         target = self.query_one("#run-words", Static)
         if message != target.content:
             target.update(message)

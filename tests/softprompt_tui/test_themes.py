@@ -65,12 +65,15 @@ def test_a_screen_has_the_colors_of_the_new_theme(show: Callable[[Session], Awai
 
     async def start_with_the_theme(d: Session) -> None:
         d.app.theme = "softprompt-light"
+        await d.pilot.pause()
         await show(d)
         d.app.clear_notifications()
         await d.until(lambda: not d.app._notifications)
         expected.extend(colors(d))
 
     async def change_to_the_theme(d: Session) -> None:
+        d.app.theme = "softprompt-dark"  # training has saved the theme of the other session
+        await d.pilot.pause()
         await show(d)
         d.app.clear_notifications()
         d.app.theme = "softprompt-light"
