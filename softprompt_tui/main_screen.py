@@ -20,7 +20,7 @@ from softprompt_tui.controllers.announcements import AnnouncementsController
 from softprompt_tui.controllers.bell import BellController
 from softprompt_tui.controllers.detail import DetailController
 from softprompt_tui.controllers.devices import DevicesController
-from softprompt_tui.controllers.hard_readout import AFTER_TRAINING, HardReadoutController
+from softprompt_tui.controllers.hard_readout import AFTER_TRAINING, HardReadoutController, can_search
 from softprompt_tui.controllers.library import LibraryController
 from softprompt_tui.controllers.live_queries import LiveQueries, PromptCount
 from softprompt_tui.controllers.models import ModelsController
@@ -233,7 +233,8 @@ class MainScreen(Screen[None]):
             case "stop_run":
                 return self._stoppable_run() is not None
             case "harden":
-                return bool(self.detail.entry_id)
+                shown = self.detail.shown_entry
+                return bool(self.detail.entry_id) and (self._is_reading_entry or shown is None or can_search(shown))
             case "copy_hard":
                 return self._is_reading_entry or bool(self.readout.hard and self.readout.hard.text)
         return True

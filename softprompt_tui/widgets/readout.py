@@ -35,11 +35,15 @@ PLACEHOLDER = "Shows the nearest words of each soft token."
 
 
 class HardReadoutView(NamedTuple):
-    """A hard readout, possibly not final, and the status of its search. Without one, `text` is ""."""
+    """A hard readout, possibly not final, and the status of its search. Without one, `text` is "".
+
+    `can_search` is whether a search for one, or for another one, can start.
+    """
 
     text: str = ""
     similarity: float | None = None
     status: str = ""
+    can_search: bool = False
 
 
 class Readout(NamedTuple):
@@ -142,8 +146,8 @@ class ReadoutPane(VerticalScroll):
             lines = [*comparison, *gap]
         lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
-        keys = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
-        self.border_subtitle = "" if self._shown.is_language_model or self._shown.sweep else keys
+        hard = self._shown.hard
+        self.border_subtitle = "  ".join([KEY_X] * hard.can_search + [KEY_Y] * bool(hard.text))
         shown = self.query_one("#readout", SteadyText)
         shown.remove_class("-placeholder")
         shown.show(text)

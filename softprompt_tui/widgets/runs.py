@@ -134,7 +134,9 @@ class RunsPane(Vertical):
         if action != "act" or parameters[0] == OnRun.UNDO:  # after a drop, the list may be empty
             return True
         run = self._current_run()
-        return run is not None and (parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or run.state not in ENDED)
+        if run is None or (parameters[0] == OnRun.DROP and run.state == "running"):
+            return False
+        return parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or run.state not in ENDED
 
     def _current_run(self) -> RunSummary | None:
         cursor = self.table.cursor
