@@ -44,6 +44,18 @@ def test_an_entry_shows_answers_instead_of_similarities(width: int, height: int)
     run_scene(scene, width, height)
 
 
+def test_a_pane_of_one_line_shows_an_answer() -> None:
+    Library().save(a_language_prompt())
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.shows("soft      Arr, the soft 0.")
+        await d.pilot.press("f9")  # the pane grows
+        await d.shows("question  Who are 0?", "none      A plain 0.")
+
+    run_scene(scene, 60, 20)
+
+
 def test_no_key_offers_a_hard_readout() -> None:
     Library().save(a_language_prompt())
     Library().save(a_prompt(name="fox"))
