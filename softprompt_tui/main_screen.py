@@ -20,7 +20,7 @@ from softprompt_tui.controllers.announcements import AnnouncementsController
 from softprompt_tui.controllers.bell import BellController
 from softprompt_tui.controllers.detail import DetailController
 from softprompt_tui.controllers.devices import DevicesController
-from softprompt_tui.controllers.hard_readout import AFTER_TRAINING, HardReadoutController
+from softprompt_tui.controllers.hard_readout import AFTER_TRAINING, HardReadoutController, can_search
 from softprompt_tui.controllers.library import LibraryController
 from softprompt_tui.controllers.live_queries import LiveQueries, PromptCount
 from softprompt_tui.controllers.models import ModelsController
@@ -37,7 +37,7 @@ from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.library import LibraryPane
-from softprompt_tui.widgets.loss import LossPane
+from softprompt_tui.widgets.loss import LossFigures, LossPane
 from softprompt_tui.widgets.pane import Pane, pane_title
 from softprompt_tui.widgets.prompt import PromptPane
 from softprompt_tui.widgets.readout import ReadoutPane
@@ -47,7 +47,7 @@ from softprompt_tui.widgets.title import TitleLine
 if TYPE_CHECKING:
     from softprompt.worker.summary import RunSummary
     from softprompt_tui.app_context import AppContext
-    from softprompt_tui.screens.loss_plot import PlotScreen
+    from softprompt_tui.screens.loss_plot import PlotScreen, PlottedCurve
     from softprompt_tui.state.draft import Draft
     from softprompt_tui.widgets.readout import Readout
 
@@ -233,7 +233,8 @@ class MainScreen(Screen[None]):
             case "stop_run":
                 return self._stoppable_run() is not None
             case "harden":
-                return bool(self.detail.entry_id)
+                shown = self.detail.shown_entry
+                return bool(self.detail.entry_id) and (self._is_reading_entry or shown is None or can_search(shown))
             case "copy_hard":
                 return self._is_reading_entry or bool(self.readout.hard and self.readout.hard.text)
         return True
@@ -448,8 +449,9 @@ class MainScreen(Screen[None]):
 
     def _repaint_theme(self) -> None:
         """Paint again what was painted in the colours of the previous theme."""
-        self._painted_readout = None
         self._paint_detail()
+        self.readout.repaint()
+        self.runs_pane.repaint()
         self.sweep.paint()
 
     def _paint_followed(self) -> None:
@@ -484,7 +486,7 @@ class MainScreen(Screen[None]):
         self.library_pane.table.show_mark(detail.entry_id)
         self.runs_pane.show_mark(detail.run)
         if self._plot is not None and self._plot.is_current:
-            self._plot.follow(detail.title, detail.series, detail.curve_names, detail.measure, detail.curve_labels)
+            self._plot.follow(self._plotted_curve)
 
     def _paint_readout(self) -> None:
         detail = self.detail
@@ -529,9 +531,18 @@ class MainScreen(Screen[None]):
         if sum(is_plottable(*point[:2]) for point in detail.series.points) < MIN_PLOT_POINTS:
             self.context.show_status("there is no curve to show yet")
             return
-        curve = (detail.title, detail.series, detail.curve_names, detail.measure, detail.curve_labels)
-        self._plot = PlotScreen(*curve)
+        self._plot = PlotScreen(self._plotted_curve)
         self.app.push_screen(self._plot)
+
+    @property
+    def _plotted_curve(self) -> PlottedCurve:
+        from softprompt_tui.screens.loss_plot import PlottedCurve
+
+        detail = self.detail
+        return PlottedCurve(
+            detail.title, detail.series, detail.figures or LossFigures(), detail.curve_names, detail.measure,
+            detail.curve_labels,
+        )  # fmt: skip
 
     # the prompt
 

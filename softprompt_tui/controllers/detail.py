@@ -188,7 +188,7 @@ class DetailController:
     def _describe(self, run: RunSummary) -> None:
         """Set the title, the figures and the facts of the followed run."""
         is_live = run.state == "running" and not self._is_worker_gone
-        self.title = f"hard readout of {run.display_name}" if run.kind == "hard" else run.display_name
+        self.title = f"hard readout of {run.title}" if run.kind == "hard" else run.title
         self.figures = LossFigures(
             run.step, run.steps, run.loss, run.similarity, run.best_similarity, steps_per_second=run.steps_per_second,
             is_running=is_live, is_search=run.kind == "hard", status=self._status_text(run),

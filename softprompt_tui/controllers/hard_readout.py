@@ -37,6 +37,9 @@ class HardReadoutController:
 
     def view_of_entry(self, entry: Entry) -> HardReadoutView:
         """Return the hard readout of an entry, the progress of its search, or the reason why there is none."""
+        return self._describe(entry)._replace(can_search=can_search(entry))
+
+    def _describe(self, entry: Entry) -> HardReadoutView:
         hard, run = entry.prompt.hard, self.context.runs.latest_search(entry.id)
         if run and run.state in ("queued", "running", "paused"):
             if run.state == "queued":
@@ -128,7 +131,13 @@ def _hard_readout_job(entry: Entry, more: dict[str, str], device: str) -> HardRe
     )
 
 
+def can_search(entry: Entry) -> bool:
+    return not _why_impossible(entry)
+
+
 def _why_impossible(entry: Entry) -> str:
+    if entry.prompt.is_for_language_model:
+        return "it is for a language model"
     if not entry.prompt.hard_prompt:
         return "its hard prompt is unknown"
     return "" if entry.prompt.model else "its model is unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+BEST_MARK = "◆"
 X_TICK_CELLS = 12  # of a plot, at least, for each step that is labelled
 END_CELLS = 7  # the room at the right edge of a plot for the names of its curves
 _MULTIPLES = (1, 2, 5)

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from softprompt_tui.rendering.axes import END_CELLS, X_TICK_CELLS, label_ends, round_steps
+from softprompt_tui.rendering.axes import BEST_MARK, END_CELLS, X_TICK_CELLS, label_ends, round_steps
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-BEST_MARK = "◆"
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of a braille cell, by column and row
 _STEPS = (1, 2, 5)  # the axis ends at one of these multiples of a power of ten
 MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 24, 4  # cells; a smaller area shows bars

@@ -75,7 +75,7 @@ def failure_title(run: RunSummary, room: int) -> str:
     """Return the failed run for a title line with so many cells: its id, the start of its prompt, a brief reason."""
     state, reason = f"failed {run.id[:6]}", brief_reason(run)
     room -= len(f"{state} ·  · {reason}")
-    name = shorten(run.display_name, room) if room >= MIN_TITLE_PROMPT else ""
+    name = shorten(run.title, room) if room >= MIN_TITLE_PROMPT else ""
     return " · ".join(filter(None, (state, name, reason)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from softprompt.prompts.downsample import downsample
-from softprompt_tui.rendering.axes import END_CELLS, X_TICK_CELLS, label_ends, round_steps
+from softprompt_tui.rendering.axes import BEST_MARK, END_CELLS, X_TICK_CELLS, label_ends, round_steps
 
 if TYPE_CHECKING:
     from textual.theme import Theme
@@ -19,10 +19,11 @@ Color = str | tuple[int, int, int]  # a name that plotext knows, or red, green a
 
 
 class Palette(NamedTuple):
-    """The colors of a plot: of the curves in their order, and of what lies behind them."""
+    """The colors of a plot: of the curves in their order, of what lies behind them, and of the mark of the best."""
 
     curves: tuple[Color, ...] = ("cyan", "magenta", "yellow", "green", "red")
     behind: Color = "gray"
+    best: Color = "yellow"
 
 
 TERMINAL_PALETTE = Palette()
@@ -37,10 +38,16 @@ def render(
     behind: Sequence[Sequence[Point]] = (),
     palette: Palette = TERMINAL_PALETTE,
     behind_labels: Sequence[str] = (),
+    best: Point | None = None,
+    last_step: int = 0,
 ) -> str:
     """Plot `curves` in color on a log axis, in front of the `behind` curves, which may have labels at their ends.
 
     Losses that are not positive and finite are skipped. Returns "" if there are fewer than two points.
+
+    Args:
+        best: the point to mark.
+        last_step: where the step axis ends at least.
     """
     import plotext
 
@@ -63,10 +70,15 @@ def render(
             color=palette.curves[i % len(palette.curves)] if i >= 0 else palette.behind,
             label=labels[i] if labels and i >= 0 else None,
         )
+    if best is not None:
+        plotext.scatter([best[0]], [math.log10(best[1])], marker=BEST_MARK, color=palette.best)
     set_log_ticks([loss for _, loss in points])
     steps = [step for step, _ in points]
-    first, last = min(steps), max(steps)
-    plotext.xticks(round_steps(0 if first <= 1 else first, last, width // X_TICK_CELLS))
+    first, last = min(steps), max(*steps, last_step)
+    start = 0 if first <= 1 else first
+    plotext.xticks(round_steps(start, last, width // X_TICK_CELLS))
+    if last_step > max(steps):
+        plotext.xlim(start, last)
     if behind and behind_labels:
         named = list(zip(behind_labels, shown[: len(behind)], strict=False))
         _label_ends(named, [loss for _, loss in points], (first, last), width, height)
@@ -84,6 +96,7 @@ def _label_ends(
     import plotext
 
     (first, last), rows = steps, max(2, height - FRAME_LINES)
+    last_drawn = max((points[-1][0] for _, points in curves if points), default=last)
     low, high = math.log10(min(losses)), math.log10(max(losses))
     line = (high - low or 1.0) / (rows - 1)  # one terminal line, in axis units
     end = {name: round((high - math.log10(points[-1][1])) / line) for name, points in curves if points}
@@ -91,7 +104,7 @@ def _label_ends(
     plotext.xlim(0 if first <= 1 else first, last + END_CELLS * cell)
     plotext.ylim(low, high)
     for row, label in label_ends(end.items()).items():
-        plotext.text(label, last + 2 * cell, high - row * line, alignment="left", color="default")
+        plotext.text(label, last_drawn + 2 * cell, high - row * line, alignment="left", color="default")
 
 
 def plot_palette(theme: Theme) -> Palette:
@@ -108,7 +121,7 @@ def plot_palette(theme: Theme) -> Palette:
     if len(colors) < len(names) + 1 or any(color.ansi is not None for color in colors):
         return TERMINAL_PALETTE
     *curves, last = (color.rgb for color in colors)
-    return Palette(tuple(curves), last)
+    return Palette(tuple(curves), last, curves[names.index(theme.accent)])
 
 
 def new_figure(width: int, height: int) -> None:

@@ -20,7 +20,7 @@ TICK_LABEL_CELLS = 3  # width of a tick label on the x axis
 COUNT_CELLS, FIGURE_CELLS = 8, 9  # of the columns in the readout pane
 BARS_FROM_WIDTH, BAR_CELLS = 56, 18  # with the gap behind a bar
 MIN_DISTANCE = 1e-6  # from 1; a smaller one is rounding
-MIN_WORDS_CELLS = 24  # more figures leave at least this much for the words
+MIN_WORDS_CELLS = 24  # fewer cells show the same first words in every line, so they have more figures instead
 
 
 class Measure(NamedTuple):
@@ -65,9 +65,10 @@ def describe_sweep(rows: Sequence[SweepResult], objective: str, width: int, bar:
     """
     first, *others = sweep_measures(objective)
     others = [measure for measure in others if any(getattr(row, measure.field) is not None for row in rows)]
-    has_words = any(row.readout_text for row in rows)
     bar_cells = BAR_CELLS if width >= BARS_FROM_WIDTH else 0
-    room = width - COUNT_CELLS - FIGURE_CELLS - bar_cells - has_words * MIN_WORDS_CELLS
+    room = width - COUNT_CELLS - FIGURE_CELLS - bar_cells
+    has_words = room >= MIN_WORDS_CELLS and any(row.readout_text for row in rows)
+    room -= has_words * MIN_WORDS_CELLS
     others = others[: max(0, room // FIGURE_CELLS)]
     nines = [_nines(getattr(row, first.field)) for row in rows]
     longest = max([0.0, *nines])
@@ -82,7 +83,7 @@ def describe_sweep(rows: Sequence[SweepResult], objective: str, width: int, bar:
             line.append("━" * filled, bar).append(" " * (bar_cells - filled))
         for measure in others:
             line.append(f"{_format(getattr(row, measure.field)):<{FIGURE_CELLS}}")
-        line.append(sanitize(row.readout_text or "")).rstrip()
+        line.append(sanitize(row.readout_text or "") if has_words else "").rstrip()
         line.truncate(width, overflow="ellipsis")
         lines.append(line)
     return lines

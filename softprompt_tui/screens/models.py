@@ -71,6 +71,7 @@ WIDE = (
     Column("read by", 18),
     Column(" here", 0, tone=_here_tone),
 )
+ACTIONS = {"p": (OnModel.PULL, "Pull"), "x": (OnModel.CANCEL, "Cancel"), "d": (OnModel.DELETE, "Delete")}
 BAR_FROM_WIDTH = 120  # columns of the terminal, from which a row has room for the bar of a pull
 
 
@@ -82,9 +83,7 @@ class ModelsScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "use", "Use", priority=True),
-        Binding("p", f"act('{OnModel.PULL}')", "Pull"),
-        Binding("x", f"act('{OnModel.CANCEL}')", "Cancel"),
-        Binding("d", f"act('{OnModel.DELETE}')", "Delete"),
+        *(Binding(key, f"act('{action}')", label) for key, (action, label) in ACTIONS.items()),
         Binding("slash", "search", "Find", key_display="/"),
         Binding("question_mark", "words", "Words", key_display="?"),
         Binding("f1", "help", "Help", key_display="F1"),
@@ -103,6 +102,7 @@ class ModelsScreen(ModalScreen[None]):
         self._found: list[Model] = []
         self._cells: list[Row] = []
         self._search_text = ""
+        self._possible: tuple[bool | None, ...] = ()  # actions on the model under the cursor, when shown last
 
     def compose(self) -> ComposeResult:
         with Vertical(id="models", classes="pane"):
@@ -237,6 +237,10 @@ class ModelsScreen(ModalScreen[None]):
         """Show the facts of the model under the cursor that do not fit in its row, and the notice."""
         model = self.current
         pull = self._pulls.get(model.name) if model else None
+        possible = tuple(self.check_action("act", (action,)) for action, _ in ACTIONS.values())
+        if possible != self._possible:
+            self._possible = possible
+            self.refresh_bindings()
         self._set("model-facts", self._facts(model, pull) if model else Text())
         is_old = self._notice == self._old_notice
         text = pull.error if pull and pull.error and is_old else self._notice
@@ -276,6 +280,21 @@ class ModelsScreen(ModalScreen[None]):
             target.update(text)
 
     # keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Show the key of an action only if it does something with the model under the cursor."""
+        model = self.current
+        if action != "act" or model is None:
+            return action != "act"
+        pull = self._pulls.get(model.name)
+        is_pulling = pull is not None and pull.is_active
+        match parameters[0]:
+            case OnModel.PULL:
+                return not (model.is_built_in or model.is_on_disk or is_pulling)
+            case OnModel.CANCEL:
+                return pull is not None and pull.is_active and not pull.is_stopping
+            case _:
+                return not (model.is_built_in or is_pulling) and (model.is_on_disk or model.partial_bytes > 0)
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
@@ -326,6 +345,9 @@ class ModelsScreen(ModalScreen[None]):
         field = self.query_one("#find", Input)
         if event.key in ("down", "up") and self.focused is field:
             self.set_focus(self.table)
+            event.stop()
+        elif self.focused is self.table and event.key in ACTIONS and event.key not in self.active_bindings:
+            self.action_act(ACTIONS[event.key][0])  # the controller says why it does nothing
             event.stop()
         elif self.focused is self.table and event.key not in self.active_bindings and _is_typed(event):
             self._notice = SEARCH_HINT  # typing alone does not search: a name can begin with p, x or d

@@ -82,12 +82,13 @@ class SweepScreen(ModalScreen[None]):
         self._cells: list[Row] = []
         self._plotted: object = None
         self._has_marked_knee = False
+        self._possible: tuple[bool | None, ...] = ()  # actions, when the keys were shown last
 
     def compose(self) -> ComposeResult:
         yield Static("", id="sweep-title", markup=False)
         yield Static("", id="sweep-state", markup=False)
         with Horizontal(id="sweep-body"):
-            yield Table(_columns(self.run.objective), id="swept")
+            yield Table(_columns(self.run.objective), id="swept", verb=lambda: "")
             yield Static("", id="sweep-plot", markup=False)
         yield Static("", id="sweep-row", markup=False)
         yield KeyBar(compact=self.app.size.width < 72)
@@ -138,6 +139,10 @@ class SweepScreen(ModalScreen[None]):
             self._cells = cells
             for page in range(0, len(cells), PAGE_ROWS):
                 self.table.fill(page // PAGE_ROWS, cells[page : page + PAGE_ROWS])
+        possible = tuple(self.check_action(action, ()) for action in ("stop", "keep"))
+        if possible != self._possible:
+            self._possible = possible
+            self.refresh_bindings()
         self._describe_current_row()
         self._plot()
         self.call_after_refresh(self._plot)  # the lines above may have changed its size
@@ -180,6 +185,13 @@ class SweepScreen(ModalScreen[None]):
 
     # keys
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Disable the keys that can no longer do anything with this sweep."""
+        has_ended = self._latest.state in ENDED
+        if action == "stop":
+            return not (has_ended or self._latest.stopping)
+        return action not in ("choose", "all", "keep") or not has_ended or bool(self._latest.results)
+
     def action_help(self) -> None:
         self.app.push_screen(HelpScreen("sweep"))
 
@@ -197,8 +209,7 @@ class SweepScreen(ModalScreen[None]):
         self.table.refresh()
 
     def action_stop(self) -> None:
-        if self._latest.state not in ENDED:
-            self.context.post(RunAction(OnRun.STOP, self.run.id))
+        self.context.post(RunAction(OnRun.STOP, self.run.id))
 
     def action_keep(self) -> None:
         numbers = tuple(int(key) for key in self.table.marked)

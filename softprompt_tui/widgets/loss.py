@@ -167,7 +167,7 @@ class LossPane(Vertical, can_focus=True):
         text = (
             _render_compactly(figures, width, styles)
             if is_compact
-            else _render_figures(figures, self._curve.best, width, styles)
+            else render_figures(figures, self._curve.best, width, styles)
         )
         shown = self.query_one("#figures", SteadyText)
         shown.remove_class("-placeholder")
@@ -262,7 +262,7 @@ def _seconds_left(figures: LossFigures) -> float | None:
     return (figures.steps - figures.step) / figures.steps_per_second
 
 
-def _render_figures(figures: LossFigures, best: Point | None, width: int, styles: Styles) -> Text:
+def render_figures(figures: LossFigures, best: Point | None, width: int, styles: Styles) -> Text:
     """Render the labeled figures, wrapped to `width`, and the messages."""
     text = Text()
     if figures.step is not None and figures.steps and figures.is_running:

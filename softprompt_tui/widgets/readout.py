@@ -23,23 +23,28 @@ COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosin
 BARS_FROM_WIDTH = 56  # cells; narrower panes show the texts instead of the bars of the similarities
 BAR_CELLS, SMALL_BAR_CELLS, LONG_BAR_CELLS = 20, 6, 40
 MAX_WORD_CELLS = 16  # of an alternative
-LABEL_CELLS, VALUE_CELLS = 8, 8  # widths of the two columns before the text
+LABEL_CELLS, VALUE_CELLS = 8, 7  # widths of the two columns before the text; 20 cells are left at 80 columns
 TOKEN_CELLS, COSINE_CELLS = 6, 6  # widths of the columns before and after a nearest word
 ANSWER_LABEL_CELLS = 10  # of a language model's questions and answers
+ANSWERS_FROM_HEIGHT = 4  # lines of a question with its three answers
 TABLE_FROM_HEIGHT = 3  # lines; shorter panes show the three similarities in one line
 MAX_TEXT_LENGTH = 600  # characters; imported files can contain anything
 KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
 KEY_Y = pane_title("y", "copy it", "copy_hard", chosen=False)
-SWEEP_NOTE = Text("Enter in Runs (F6) opens the sweep, where you choose which to save.", "dim italic")
+KEY_SWEEP = pane_title("F6 enter", "opens the sweep", "pane('runs')", chosen=False)
 PLACEHOLDER = "Shows the nearest words of each soft token."
 
 
 class HardReadoutView(NamedTuple):
-    """A hard readout, possibly not final, and the status of its search. Without one, `text` is ""."""
+    """A hard readout, possibly not final, and the status of its search. Without one, `text` is "".
+
+    `can_search` is whether a search for one, or for another one, can start.
+    """
 
     text: str = ""
     similarity: float | None = None
     status: str = ""
+    can_search: bool = False
 
 
 class Readout(NamedTuple):
@@ -117,6 +122,10 @@ class ReadoutPane(VerticalScroll):
         self.query_one("#readout", SteadyText).add_class("-placeholder").update(message or PLACEHOLDER)
 
     def on_resize(self) -> None:
+        self.repaint()
+
+    def repaint(self) -> None:
+        """Paint the same readout again, in another width or theme."""
         if self._shown:
             self._draw()
 
@@ -125,7 +134,7 @@ class ReadoutPane(VerticalScroll):
         width = max(20, self.size.width - 1)  # leaves room for the scrollbar
         if self._shown.sweep:
             style = self.get_component_rich_style("readout--bar", partial=True)
-            lines = [*describe_sweep(self._shown.sweep, self._shown.objective, width, style), Text(), SWEEP_NOTE]
+            lines = describe_sweep(self._shown.sweep, self._shown.objective, width, style)
         elif self._shown.is_language_model:
             lines = self._answers(self._shown, width)
         else:
@@ -138,14 +147,17 @@ class ReadoutPane(VerticalScroll):
             lines = [*comparison, *gap]
         lines += self._token_lines(self._shown, width, self.size.height - len(lines))
         text = Text("\n").join(lines)
-        keys = f"{KEY_X}  {KEY_Y}" if self._shown.hard.text else KEY_X
-        self.border_subtitle = "" if self._shown.is_language_model or self._shown.sweep else keys
+        hard = self._shown.hard
+        keys = [KEY_X] * hard.can_search + [KEY_Y] * bool(hard.text)
+        self.border_subtitle = KEY_SWEEP if self._shown.sweep else "  ".join(keys)
         shown = self.query_one("#readout", SteadyText)
         shown.remove_class("-placeholder")
         shown.show(text)
 
     def _answers(self, shown: Readout, width: int) -> list[Text]:
         """Return as many questions with their three answers as fit, and what the words below them mean."""
+        if shown.samples and self.size.height < ANSWERS_FROM_HEIGHT:
+            return _first_answers(shown.samples[0], width, self.size.height)
         lines: list[Text] = []
         for sample in shown.samples:
             block: list[Text] = []
@@ -183,7 +195,7 @@ class ReadoutPane(VerticalScroll):
     def _row(self, label: str, similarity: float | None, text: Text, width: int, unknown: str = "…") -> list[Text]:
         """Return the lines of a row, with wrapped text aligned under its first line."""
         number = unknown if similarity is None else format_number(similarity)
-        head = Text.assemble((f"{label:<{LABEL_CELLS}}", "dim"), (f"{number:<{VALUE_CELLS}}", "bold"))
+        head = Text.assemble((f"{label:<{LABEL_CELLS}}", "dim"), (f"{number:<{VALUE_CELLS - 1}} ", "bold"))
         if width >= BARS_FROM_WIDTH:
             head.append_text(self._bar(similarity or 0.0, BAR_CELLS)).append("  ")
         wrapped = text.wrap(self.app.console, max(8, width - len(head)), overflow="fold") or [Text()]
@@ -249,6 +261,16 @@ def _fitted(word: str, width: int, style: str) -> Text:
     fitted = Text(sanitize(word), style)
     fitted.truncate(width, overflow="ellipsis", pad=True)
     return fitted
+
+
+def _first_answers(sample: AnswerSample, width: int, height: int) -> list[Text]:
+    """Return the lines of a question that matter most: the soft prompt's answer, the hard prompt's, the question."""
+    lines = []
+    for label, text in (("question", sample.question), ("soft", sample.soft), ("hard", sample.hard))[height < 3 :]:
+        line = Text.assemble((f"{label:<{ANSWER_LABEL_CELLS}}", "dim"), _cut(text.replace("\n", " ")))
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return lines
 
 
 def _one_line(shown: Readout, width: int) -> Text:

@@ -29,8 +29,8 @@ _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad
 COLUMNS = (
     Column("state", 9, tone=lambda state: _TONES.get(state, "")),
     Column("kind", 5, from_width=33, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
-    # the name keeps at least 16 cells
-    Column("step", 9, right=True, from_width=51),
+    # the name keeps at least 16 cells, or 9 beside the step: a high pane shows the prompt below it
+    Column("step", 9, right=True, from_width=45),
     Column("similar", 7, right=True, from_width=41),
     Column("age", 6, right=True, from_width=58),
     Column("name", 0, cut_middle=True),
@@ -113,6 +113,10 @@ class RunsPane(Vertical):
         runs, now = self._runs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], datetime.now(UTC)
         return [Row(run.id, _row(run, self._places, now), _details(run)) for run in runs]
 
+    def repaint(self) -> None:
+        """Paint the words below the rows again, which keep the colors of the theme that they were painted in."""
+        self._explain()
+
     def show_mark(self, run: str) -> None:
         """Mark the run that the other panes show."""
         if run != self._shown:
@@ -130,7 +134,9 @@ class RunsPane(Vertical):
         if action != "act" or parameters[0] == OnRun.UNDO:  # after a drop, the list may be empty
             return True
         run = self._current_run()
-        return run is not None and (parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or run.state not in ENDED)
+        if run is None or (parameters[0] == OnRun.DROP and run.state == "running"):
+            return False
+        return parameters[0] not in (OnRun.STOP, OnRun.PAUSE) or run.state not in ENDED
 
     def _current_run(self) -> RunSummary | None:
         cursor = self.table.cursor
@@ -164,7 +170,8 @@ class RunsPane(Vertical):
         if run and run.state == "queued":
             words, style = describe_wait(run, self._runs), "dim"
         lines = 3 if self.size.height >= ROOMY_HEIGHT else 1  # the loss pane shows all of it
-        message = Text(shorten(sanitize(words), lines * max(20, self.size.width)), style)
+        # assembled, because Text("…", style) equals the same words in another style
+        message = Text.assemble((shorten(sanitize(words), lines * max(20, self.size.width)), style))
         target = self.query_one("#run-words", Static)
         if message != target.content:
             target.update(message)

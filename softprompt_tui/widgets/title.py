@@ -12,6 +12,7 @@ from textual.widgets import Static
 from softprompt_tui.rendering.sanitize import sanitize
 
 NOTICE_SECONDS = 5.0
+ERROR_STYLE = "bold $text-error"
 MIN_LEFT_WIDTH = 24  # in a narrower line, only the state is shown
 
 
@@ -42,7 +43,12 @@ class TitleLine(Static):
     def room(self) -> int:
         """The cells between the dot and the text at the right edge, or the edge if there is no room for that text."""
         room = self.content_size.width - len("● ") - cell_len(sanitize(self._right)) - len("  ")
-        return room if self._right and room >= MIN_LEFT_WIDTH else self.content_size.width - len("● ")
+        room = room if self._right and room >= MIN_LEFT_WIDTH else self.content_size.width - len("● ")
+        return room - (len(f"{self._parts[0]}  ·  ✗ ") if self._is_training else 0)
+
+    @property
+    def _is_training(self) -> bool:
+        return self._tone == "accent" and bool(self._parts)
 
     def on_resize(self) -> None:
         self._draw()
@@ -59,12 +65,12 @@ class TitleLine(Static):
 
     def _draw(self) -> None:
         has_failed = bool(self._failure) and self._failure_is_in_view and not self._notice
-        self.set_class(has_failed, "-failed")
         parts = (*self._parts[:1], self._notice) if self._notice else self._parts
         if len(parts) == 1:  # nothing is going on
             parts = ("softprompt-tui", *parts)
         if has_failed:
-            parts = (self._failure,)
+            self._draw_failure()
+            return
         failure = f"✗ {self._failure}  ·  " if self._failure and not self._failure_is_in_view else ""
         # assembled, not parsed: names must not be treated as markup
         left, right = sanitize("  ·  ".join(parts)), sanitize(self._right)
@@ -74,5 +80,20 @@ class TitleLine(Static):
             fitted = Text(left)
             fitted.truncate(room, overflow="ellipsis", pad=True)
             left = f"{fitted.plain}  {right}"
-        dot = "✗ " if has_failed else ("● ", f"${self._tone}")
-        self.update(Content.assemble(dot, (failure, "$text-error"), left))
+        self.update(Content.assemble(self._dot, (failure, ERROR_STYLE), left))
+
+    @property
+    def _dot(self) -> tuple[str, str]:
+        return "● ", f"${self._tone}"
+
+    def _draw_failure(self) -> None:
+        """Name the run in view, which failed, behind what is training. Only its mark and the reason are colored."""
+        run, gap, reason = sanitize(self._failure).rpartition(" · ")
+        left = Content.assemble(("✗ ", ERROR_STYLE), f"{run}{gap}", (reason, ERROR_STYLE))
+        if self._is_training:
+            left = Content.assemble(self._dot, f"{sanitize(self._parts[0])}  ·  ", left)
+        right = sanitize(self._right)
+        room = self.content_size.width - cell_len(right) - len("  ")
+        if right and room >= MIN_LEFT_WIDTH:
+            left = Content.assemble(left.truncate(room, ellipsis=True, pad=True), f"  {right}")
+        self.update(left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -392,6 +393,27 @@ def test_names_are_completed_after_a_bracket() -> None:
         assert d.app.main.compose_pane.composition == "at [fog] dark\\[l ["
 
     run_scene(scene)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (200, 60)])
+def test_the_whole_screen_plot_of_a_live_run_has_the_figures_of_the_loss_pane(width: int, height: int) -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        for step in range(1, 100):
+            d.worker.report(run, step, loss=0.5 / step)
+        await d.pilot.press("f3")
+        await d.shows("step 99 of 300", "left", "best 0.9949 at step 99", "◆", "all steps")
+        # the step axis goes on to the last step of the run
+        await d.until(lambda: any(re.match(r" +0 .* 300 *$", line) for line in d.text().splitlines()))
+        d.worker.report(run, 200, loss=0.001)
+        await d.shows("step 200 of 300", "best 0.9990 at step 200")
+        await d.pilot.press("z", "z", "z")  # the last 1/20
+        await d.shows("the last 1/20")
+        title = "image of serene landscape at sunrise with trees mountains and lake"
+        assert (title in d.text()) == (width == 200)
+
+    run_scene(scene, width, height)
 
 
 def test_the_plot_shows_every_restart() -> None:

@@ -29,11 +29,11 @@ from softprompt_tui.screens.export import FIELDS as EXPORT_FIELDS
 from softprompt_tui.screens.export import ExportScreen
 from softprompt_tui.screens.file_picker import FilePickerScreen
 from softprompt_tui.screens.help import GLOBAL_KEYS, PANE_HELP, HelpScreen
-from softprompt_tui.screens.loss_plot import PlotScreen
+from softprompt_tui.screens.loss_plot import PlotScreen, PlottedCurve
 from softprompt_tui.screens.models import WIDE, ModelsScreen
 from softprompt_tui.screens.progress import ProgressScreen
-from softprompt_tui.screens.sweep import COLUMNS as SWEEP_COLUMNS
 from softprompt_tui.screens.sweep import SweepScreen
+from softprompt_tui.screens.sweep import _columns as sweep_columns
 from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.screens.training_settings import SettingsScreen
 from softprompt_tui.screens.words import WordsScreen
@@ -47,7 +47,7 @@ from softprompt_tui.widgets.field_help import FieldHelp
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.library import COLUMNS as LIBRARY_COLUMNS
 from softprompt_tui.widgets.line_input import LineInput
-from softprompt_tui.widgets.loss import LossFigures, Styles, _render_figures
+from softprompt_tui.widgets.loss import LossFigures, Styles, render_figures
 from softprompt_tui.widgets.runs import COLUMNS as RUNS_COLUMNS
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
@@ -179,7 +179,7 @@ def dialogs(d: Session) -> dict[type[Screen[object]], Callable[[], Screen[object
         FilePickerScreen: lambda: FilePickerScreen("Import", Path.cwd()),
         HelpScreen: lambda: HelpScreen("prompt"),
         WordsScreen: lambda: WordsScreen("prompt"),
-        PlotScreen: lambda: PlotScreen("fox", Series()),
+        PlotScreen: lambda: PlotScreen(PlottedCurve("fox", Series())),
         ModelsScreen: lambda: ModelsScreen(d.app),
         ProgressScreen: lambda: ProgressScreen("reading", _wait()),
         SettingsScreen: lambda: SettingsScreen({}),
@@ -382,15 +382,15 @@ def test_contexts_and_hard_also_take_a_text() -> None:
 
 def shown_labels() -> dict[str, set[str]]:
     """Return the labels that each pane can show."""
-    figures = _render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), (3, 0.1), 200, Styles())
-    search = _render_figures(LossFigures(3, 300, is_running=True, is_search=True), None, 200, Styles())
+    figures = render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), (3, 0.1), 200, Styles())
+    search = render_figures(LossFigures(3, 300, is_running=True, is_search=True), None, 200, Styles())
     run = _sweep_run()
     entry = Library().save(a_prompt(name="fox"))
     rows = (*entry_facts(Library().open(entry.id)).rows, *run_facts(run).rows)
     return {
         "library": {column.title for column in LIBRARY_COLUMNS},
         "runs": {column.title for column in RUNS_COLUMNS},
-        "sweep": {column.title for column in SWEEP_COLUMNS},
+        "sweep": {column.title for column in sweep_columns("")},
         "models": {column.title for column in WIDE},
         "export": {column.title for column in EXPORT_COLUMNS if column.title != "for"},
         "loss": {*dim_words(figures), *dim_words(search)},

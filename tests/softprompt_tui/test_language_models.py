@@ -44,6 +44,34 @@ def test_an_entry_shows_answers_instead_of_similarities(width: int, height: int)
     run_scene(scene, width, height)
 
 
+def test_a_pane_of_one_line_shows_an_answer() -> None:
+    Library().save(a_language_prompt())
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.shows("soft      Arr, the soft 0.")
+        await d.pilot.press("f9")  # the pane grows
+        await d.shows("question  Who are 0?", "none      A plain 0.")
+
+    run_scene(scene, 60, 20)
+
+
+def test_no_key_offers_a_hard_readout() -> None:
+    Library().save(a_language_prompt())
+    Library().save(a_prompt(name="fox"))
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4", "f9")
+        await d.shows("soft    0.99", "x hard readout", "x Hard readout")
+        await d.pilot.press("f4", "down", "f9")
+        await d.shows("Arr, the soft 0.")
+        assert "hard readout" not in d.text().lower()
+        d.app.main.action_harden()  # as from the palette
+        await d.shows("cannot search for", "language model")
+
+    run_scene(scene)
+
+
 def test_the_model_brings_its_own_defaults_and_leaves_what_was_typed() -> None:
     async def scene(d: Session) -> None:
         pane = d.app.main.prompt_pane

@@ -411,3 +411,28 @@ def test_a_key_right_after_the_cursor_acts_on_the_run_that_it_has_reached() -> N
         await d.until(lambda: p.Stop(running) in d.worker.requests)
 
     run_scene(scene)
+
+
+def test_a_running_run_offers_no_drop_and_an_ended_run_no_stop() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        await d.pilot.press("f6")
+        await d.shows("s Stop", "p Pause")
+        assert "Drop" not in d.text().splitlines()[-1]
+        d.worker.end(run, error="no memory")
+        await d.shows("d Drop")
+        assert "s Stop" not in d.text().splitlines()[-1]
+
+    run_scene(scene, 120, 40)
+
+
+def test_a_huge_terminal_shows_how_far_a_run_is() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.train()
+        d.worker.begin(run)
+        d.worker.report(run, 120)
+        await d.pilot.press("f6")
+        await d.shows("step similar name", "120/300")
+
+    run_scene(scene, 200, 60)

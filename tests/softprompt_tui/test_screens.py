@@ -149,6 +149,7 @@ def test_runs(width: int, height: int) -> None:
         d.app.clear_notifications()
         d.app.screen.refresh()
         await d.until(lambda: "… failed:" not in d.text())
+        assert "training 000000" in d.text().splitlines()[0]  # the other run
         await assert_screen("runs", d)
 
     run_scene(scene, width, height)
@@ -174,7 +175,12 @@ def test_failed_run(width: int, height: int, theme: str) -> None:
         await d.until(lambda: "▌" not in d.text())
         await d.shows("10 of 77 tokens")  # a thread counts them
         error_color = Color.parse(d.app.theme_variables["text-error"]).rgb
-        assert d.app.main.title_line.styles.color.rgb == error_color
+        reason = next(
+            segment for segment in d.app.main.title_line.render_line(0) if "model not available" in segment.text
+        )
+        assert reason.style is not None
+        assert reason.style.color is not None
+        assert reason.style.color.triplet == error_color
         await assert_screen("failed", d)
 
     run_scene(scene, width, height)
@@ -253,7 +259,7 @@ def test_sweep(width: int, height: int) -> None:
         await d.pilot.press("escape")
         await d.until(lambda: d.app.screen is d.app.main)
         if height > 20:  # a lower terminal has no room for the readout
-            await d.shows("nearest words", "3 knee")
+            await d.shows("opens the sweep", "3 knee")
         d.app.runs.by_id[run] = replace(d.app.runs.by_id[run], created="", began="", ended="")
         d.app.main.detail.request_repaint()
         await d.until(lambda: "queued" not in d.text() and "started" not in d.text())

@@ -11,6 +11,7 @@ from softprompt.prompts.sweep_result import SweepResult
 
 ENDED = ("done", "stopped", "failed")
 MAX_LABEL_LENGTH = 40  # characters of a prompt that stands for its run's name
+MAX_TITLE_LENGTH = 400  # characters; more than the widest line has
 SweepRow = tuple[int, float | None, float | None]  # token count, similarity, mean similarity in training contexts
 
 
@@ -136,6 +137,11 @@ class RunSummary:
     def display_name(self) -> str:
         """The run's name, or the start of its prompt."""
         return self.name or shorten(self.prompt, MAX_LABEL_LENGTH)
+
+    @property
+    def title(self) -> str:
+        """The run's name, or its prompt in one line, for a place that cuts it to its own width."""
+        return self.name or " ".join(shorten(self.prompt, MAX_TITLE_LENGTH).split())
 
 
 _REPORT_ONLY = ("sweep_rows", "text", "hard_similarity", "hard_step", "hard_steps", "stage")

@@ -301,12 +301,15 @@ def test_pulling_twice_what_is_there_and_what_is_not_is_answered_in_the_screen(h
         for key, answer in (("p", "nothing to pull"), ("x", "is not being pulled"), ("d", "cannot be deleted")):
             await d.pilot.press(key)
             await d.shows(answer)
+        keys = d.text().splitlines()[-1]
+        assert "Use" in keys and not any(label in keys for label in ("Pull", "Cancel", "Delete"))  # noqa: PT018
         hub.stop_at = HALF
         await d.pilot.press("slash", *"b32 quickgelu openai", "enter")
         d.press_at_once("p", "p")
-        await d.shows("already being pulled", "50 %")
+        await d.shows("already being pulled", "50 %", "x Cancel")
+        assert not any(label in d.text().splitlines()[-1] for label in ("Pull", "Delete"))
         hub.go_on()
-        await d.shows("is on disk; enter uses it")
+        await d.shows("is on disk; enter uses it", "d Delete")
         assert hub.ranges == [""]
 
     run_scene(scene)

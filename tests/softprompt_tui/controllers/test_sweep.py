@@ -48,12 +48,13 @@ def test_a_sweep_is_shown_live_and_the_chosen_results_are_saved() -> None:
         d.worker.begin(run)
         await d.shows("loading the model")
         d.worker.report_sweep(run, 40, [(k, 1 - 0.1 / k, 1 - 0.2 / k) for k in range(1, 17)])
-        await d.shows("step 40 of 300", "0.9500", "0.9000", "1 - composed", "in training contexts")
+        await d.shows("step 40 of 300", "0.9500", "0.9000", "1 - composed", "in training contexts", "s Stop")
         await d.pilot.press("enter")
         await d.shows("nothing to save before the sweep ends")
         d.worker.end(run, results=[sweep_result(k) for k in range(1, 17)])
         await d.shows("3 knee", "knee 3", "as text")
         await d.until(lambda: marked(d) == {"3"})
+        assert "s Stop" not in d.text()
         await d.pilot.press("j", "j", "j", "j", "space", "enter")
         await d.shows("saved as swept-k3, swept-k5", "3 saved", "5 saved")
         assert {entry.name for entry in Library().list().entries} == {"swept-k3", "swept-k5"}
@@ -120,6 +121,8 @@ def test_a_failed_and_a_stopped_sweep_are_reported() -> None:
         run = await d.sweep()
         d.worker.end(run, error="cpu is out of memory: fewer numbers need less")
         await d.shows("fewer numbers need less")
+        keys = d.text().splitlines()[-1]
+        assert not any(label in keys for label in ("Stop", "Save", "Keep/drop", "All", "Open"))
         await d.pilot.press("escape")
         await d.until(lambda: not isinstance(d.app.screen, SweepScreen))
         second = await d.sweep()

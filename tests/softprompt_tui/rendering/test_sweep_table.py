@@ -32,6 +32,13 @@ def test_a_finished_sweep_shows_the_nearest_words() -> None:
     assert two.endswith("fox snow")
 
 
+def test_a_narrow_pane_shows_figures_instead_of_the_first_of_the_words() -> None:
+    heading, one, two = lines(WORDS, width=37)
+    assert heading.split() == ["tokens", "similar", "composed", "worst"]
+    assert one.split() == ["1", "0.9000", "0.8000", "0.7000"]
+    assert "fox" not in two
+
+
 def test_a_language_model_has_its_own_figures() -> None:
     heading, one, _ = lines(MODEL, "distill")
     assert heading.split() == ["tokens", "agree", "KL", "of", "floor"]
