@@ -102,7 +102,7 @@ class MainScreen(Screen[None]):
         self._has_stage = False  # whether the title line may show a stage of loading
         self._list_is_stale = False
         self._possible: tuple[bool | None, ...] = ()
-        self._lower_layout = ("", False)
+        self._lower_layout = ("", False, False)
         self._has_resumed = False
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
@@ -175,13 +175,14 @@ class MainScreen(Screen[None]):
 
     def _show_lower_pane(self, name: str) -> None:
         self.lower_pane = name
-        if (layout := (name, self.has_room_for_all)) == self._lower_layout:
+        if (layout := (name, self.has_room_for_all, self.library_pane.shows_trash)) == self._lower_layout:
             return  # a new border title would repaint the pane
         self._lower_layout = layout
+        panes = LOWER_PANES | ({"library": ("F4", "Trash")} if self.library_pane.shows_trash else {})
         tabs = "  ".join(
-            pane_title(key, title, f"pane('{other}')", other == name) for other, (key, title) in LOWER_PANES.items()
+            pane_title(key, title, f"pane('{other}')", other == name) for other, (key, title) in panes.items()
         )
-        for other, (key, title) in LOWER_PANES.items():
+        for other, (key, title) in panes.items():
             pane = self.query_one(f"#{other}")
             pane.display = other == name or self.has_room_for_all
             pane.border_title = pane_title(key, title, f"pane('{other}')") if self.has_room_for_all else tabs
@@ -233,7 +234,7 @@ class MainScreen(Screen[None]):
             case "stop_run":
                 return self._stoppable_run() is not None
             case "harden":
-                return bool(self.detail.entry_id)
+                return bool(self.detail.entry_id) and not self.detail.is_trashed
             case "copy_hard":
                 return self._is_reading_entry or bool(self.readout.hard and self.readout.hard.text)
         return True
@@ -495,7 +496,7 @@ class MainScreen(Screen[None]):
         elif painted is None or painted[0] is not detail.readout:  # repainting would clear the marks on changed words
             self.readout.show(detail.readout_of, detail.readout)
         if detail.shown_entry is not None:
-            self.readout.show_hard(self.hard.view_of_entry(detail.shown_entry))
+            self.readout.show_hard(self.hard.view_of_entry(detail.shown_entry, detail.is_trashed))
         elif detail.followed_run is not None:
             self.readout.show_hard(self.hard.view_of_run(detail.followed_run))
 
@@ -505,9 +506,13 @@ class MainScreen(Screen[None]):
         may_follow = event.is_new_list or self.detail.entry in ("", event.entry)
         if event.by_user or (may_follow and not self.detail.run):
             if event.entry:
-                self.detail.show_entry(event.entry)
+                self.detail.show_entry(event.entry, event.is_trashed)
             elif not self.detail.run:
                 self.detail.show_nothing()
+
+    @on(m.TrashToggled)
+    def _trash_toggled(self) -> None:
+        self._show_lower_pane(self.lower_pane)
 
     @on(m.ShowEntryRequested)
     def _show_entry(self, event: m.ShowEntryRequested) -> None:
@@ -516,7 +521,9 @@ class MainScreen(Screen[None]):
     @on(m.ShownEntryGone)
     def _shown_entry_gone(self, event: m.ShownEntryGone) -> None:
         if (current := self.library_pane.table.current) != event.entry:
-            self._entry_highlighted(m.EntryHighlighted(current, by_user=False))
+            entry = self.library_pane.current()
+            is_trashed = entry is not None and bool(entry.trashed)
+            self._entry_highlighted(m.EntryHighlighted(current, by_user=False, is_trashed=is_trashed))
 
     def action_plot(self) -> None:
         from softprompt_tui.screens.loss_plot import PlotScreen  # other screens are imported when needed

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
 
 NOT_SEARCHED = "none yet: x searches for one"
+IN_TRASH = "none: R restores the soft prompt first"
 AT_THE_END = "starts after training"
 AFTER_TRAINING = "available after training"
 PAUSED = "paused: p in runs resumes it"
@@ -35,7 +36,7 @@ class HardReadoutController:
     def __init__(self, context: AppContext, submit_job: SubmitJob) -> None:
         self.context, self.submit_job = context, submit_job
 
-    def view_of_entry(self, entry: Entry) -> HardReadoutView:
+    def view_of_entry(self, entry: Entry, is_trashed: bool = False) -> HardReadoutView:
         """Return the hard readout of an entry, the progress of its search, or the reason why there is none."""
         hard, run = entry.prompt.hard, self.context.runs.latest_search(entry.id)
         if run and run.state in ("queued", "running", "paused"):
@@ -56,6 +57,8 @@ class HardReadoutController:
             return HardReadoutView(
                 hard.text, hard.similarity, "" if hard.composed is None else f"composed {format_number(hard.composed)}"
             )
+        if is_trashed:
+            return HardReadoutView(status=IN_TRASH)
         if run and run.state == "failed":
             return HardReadoutView(status=f"failed: {run.error}; x tries again")
         return HardReadoutView(status=_why_impossible(entry) or NOT_SEARCHED)

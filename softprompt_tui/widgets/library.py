@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntryPage, EntrySummary, Library
-from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
+from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry, TrashToggled
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, OPEN, PAGE_ROWS, RESTORE, Column, Row, Table
@@ -47,6 +47,7 @@ COLUMNS = (
     Column("as text", 7, right=True, from_width=72),
     Column("age", 6, right=True),
 )
+TRASH_COLUMNS = (*COLUMNS[:-1], Column("deleted", 7, right=True))
 DETAILS = (
     (
         Column("prompt", 0),
@@ -150,6 +151,7 @@ class LibraryPane(Vertical):
                 break
         self._destination = ""
         has_filter = bool(self.search_text or self.tag)
+        table.columns = TRASH_COLUMNS if self.shows_trash else COLUMNS
         table.empty = NO_MATCHES if has_filter else EMPTY_TRASH if self.shows_trash else EMPTY
         self._pages.clear()
         table.reset(page.total, 0 if page.position is None and self._is_new_list else page.position, self._is_new_list)
@@ -182,10 +184,11 @@ class LibraryPane(Vertical):
         return title_with_keys(words, hints, self.size.width - 4)
 
     def _post_highlighted(self, by_user: bool = True, is_new_list: bool = False) -> None:
-        current = "" if self.shows_trash else self.table.current  # an entry in the trash cannot be opened
+        current, entry = self.table.current, self.current()
         is_new_list = is_new_list and bool(current or self.shows_trash)  # an empty search keeps what is shown
         if current or not by_user:
-            self.post_message(EntryHighlighted(current, by_user, is_new_list))
+            is_trashed = entry is not None and bool(entry.trashed)
+            self.post_message(EntryHighlighted(current, by_user, is_new_list, is_trashed))
 
     @on(Table.PageRequested)
     def _page_requested(self, event: Table.PageRequested) -> None:
@@ -299,6 +302,7 @@ class LibraryPane(Vertical):
         self.shows_trash, self._is_new_list = not self.shows_trash, True
         self.table.marked.clear()
         self.refresh_bindings()
+        self.post_message(TrashToggled())
         self.reload()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

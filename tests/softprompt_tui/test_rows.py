@@ -10,6 +10,7 @@ from textual.widgets import Input, OptionList
 
 from softprompt import Library
 from softprompt.jobs.job import TrainJob
+from softprompt.prompts.results import Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt_tui.screens.choice import ChoiceScreen
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
@@ -90,6 +91,32 @@ def test_the_trash_is_listed_and_restored_and_nothing_else_acts_on_it() -> None:
         await d.shows("nothing to undo")
 
     run_scene(scene)
+
+
+def test_the_trash_shows_what_is_under_the_cursor() -> None:
+    for name, words in (("river", "a boat on a river"), ("owl", "an owl in the snow")):
+        readout = (ReadoutToken(f"{name}word", 0.4, (Neighbour("other", 0.3),)),)
+        Library().save(a_prompt(name=name, hard_prompt=words, readout=readout, readout_text=f"{name}word"))
+        Library().delete(name)
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.shows("The library is empty", "F4 Library")
+        await d.pilot.press("T")
+        await d.shows("F4 Trash", "deleted", "F3 Loss  owl", "▸owl", "owlword", "an owl in the snow", "R restores")
+        assert "Hard readout" not in d.text()
+        assert d.app.main.check_action("harden", ()) is False
+        await d.pilot.press("down")
+        await d.shows("F3 Loss  river", "▸river", "riverword", "a boat on a river")
+        await d.pilot.press("R")
+        await d.until(lambda: table.total == 1)
+        await d.shows("F3 Loss  owl", "▸owl", "owlword")
+        await d.pilot.press("T")
+        await d.shows("F4 Library", "age", "F3 Loss  river", "▸river", "none yet: x searches for one")
+        assert "deleted" not in d.text()
+
+    run_scene(scene, 120, 50)
 
 
 def test_the_row_that_the_other_panes_show_is_marked() -> None:
