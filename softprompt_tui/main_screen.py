@@ -264,10 +264,11 @@ class MainScreen(Screen[None]):
         run = self.store.running_run(self.detail.run) if state == "up" else None
         if run:
             status = f"training {run.id[:6]}"
-        what = (run.stage or run.name or run.prompt) if run else ""  # the line itself cuts it
+        what = (run.stage or run.name or run.prompt) if run else ""
         device = describe_load(self.devices.training) if running and self.devices.training else ""
         right = "  ".join(filter(None, (self.models.title(), device, f"{waiting} waiting" if waiting else "")))
-        self.title_line.set_state(tone, status, what, opened, right=right)
+        name = "" if run and run.stage else what or self.library.opened_name  # the line cuts it if it has to
+        self.title_line.set_state(tone, status, what, opened, right=right, name=name)
         self._show_failure_in_title()
 
     def _show_failure_in_title(self) -> None:

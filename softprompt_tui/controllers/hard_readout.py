@@ -86,7 +86,8 @@ class HardReadoutController:
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
         else:
-            self.context.show_status(f"searching for a hard readout of {opened.prompt.name}")
+            name = opened.prompt.name
+            self.context.show_status(f"searching for a hard readout of {name}", name=name)
 
     async def copy_from_entry(self, entry: str) -> None:
         """Copy the text of an entry's hard readout."""
@@ -104,7 +105,7 @@ class HardReadoutController:
         self.context.spawn(partial(self._copy, text), group="copying")
 
     async def _copy(self, text: str) -> None:
-        self.context.show_status(f"{text} {await self.context.copy(sanitize(text))}")
+        self.context.show_status(f"{text} {await self.context.copy(sanitize(text))}", name=text)
 
 
 def _hard_readout_job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:
