@@ -677,7 +677,7 @@ class MainScreen(Screen[None]):
 
     @on(m.MarksUsed)
     def _clear_marks(self) -> None:
-        self.library_pane.table.marked.clear()
+        self.library_pane.clear_marks()
 
     @on(m.OpenEntryChanged)
     def _opened_changed(self) -> None:

@@ -6,11 +6,11 @@ import asyncio
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from textual import events, on, work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.widgets import Input
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input, Label
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntryPage, EntrySummary, Library
@@ -75,10 +75,18 @@ ACTIONS = {
 }
 
 
+# what escape ends, the first that there is, and how the key bar calls it; beside marks, it needs its room for Delete
+BACK = {"search": "End search", "marks": "", "tag": "All entries", "trash": "Library"}
 FOOTER_ACTIONS = (OnEntry.RENAME, OnEntry.DELETE)
 BULK_ACTIONS = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE, OnEntry.RESTORE)
 ENTRYLESS_ACTIONS = (OnEntry.UNDO, OnEntry.IMPORT, OnEntry.FILTER)
 TRASH_ACTIONS = (OnEntry.RESTORE, OnEntry.UNDO)
+
+
+class SearchLine(LineInput):
+    """The words to search for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "submit", "To the list", key_display="⏎ ↓")]
 
 
 class LibraryPane(Vertical):
@@ -89,6 +97,11 @@ class LibraryPane(Vertical):
         Binding("o", "order", "Order", show=False),
         Binding("space", "mark", "Mark", show=False),
         Binding("T", "trash", "Trash", show=False),
+        Binding("down", "leave_search", show=False),
+        *(
+            Binding("escape", f"back('{step}')", label, show=bool(label), key_display="esc")
+            for step, label in BACK.items()
+        ),
         Binding("R", f"act('{OnEntry.RESTORE}')", "Restore", show=False),  # as enter does, which is shown
         *(
             Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
@@ -109,9 +122,11 @@ class LibraryPane(Vertical):
         self._before_search = ""  # entry under the cursor when the search began
 
     def compose(self) -> ComposeResult:
-        search = LineInput(placeholder="words in name, prompt, readout, tags, note", id="search")
-        search.display = False
-        yield search
+        line = Horizontal(id="search-line")
+        line.display = False
+        with line:
+            yield Label("/")
+            yield SearchLine(placeholder="words in name, prompt, readout, tags, note", id="search")
         yield Table(COLUMNS, EMPTY, "entries", DETAILS, lines=2, verb=lambda: RESTORE if self.shows_trash else OPEN)
 
     def on_mount(self) -> None:
@@ -251,15 +266,15 @@ class LibraryPane(Vertical):
         """Show only entries with this tag, or all of them if it is ""."""
         if tag != self.tag:
             self.tag, self._is_new_list = tag, True
+            self.refresh_bindings()
             self.reload(self.table.current)
 
     # keys
 
     def action_search(self) -> None:
-        search = self.query_one("#search", Input)
         self._before_search = self.table.current
-        search.display = True
-        search.focus()
+        self._search_line.display = True
+        self.query_one(SearchLine).focus()
 
     @on(Input.Changed, "#search")
     def _searched(self, event: Input.Changed) -> None:
@@ -276,26 +291,39 @@ class LibraryPane(Vertical):
         event.stop()
         self.table.focus()
 
-    def on_key(self, event: events.Key) -> None:
-        key = event.key
-        search = self.query_one("#search", Input)
-        if key == "escape" and search.display:
-            search.value = ""
-            search.display = False
-            self.table.focus()
-            event.stop()
-        elif key == "down" and search.has_focus:
-            self.table.focus()
-        elif key == "escape" and self.table.marked:
-            self.table.marked.clear()
-            self.table.refresh()
-            event.stop()
-        elif key == "escape" and self.tag:
-            self.filter_by("")
-            event.stop()
-        elif key == "escape" and self.shows_trash:
-            self.action_trash()
-            event.stop()
+    def action_leave_search(self) -> None:
+        self.table.focus()
+
+    @property
+    def _search_line(self) -> Horizontal:
+        return self.query_one("#search-line", Horizontal)
+
+    @property
+    def _back_step(self) -> str:
+        """What escape ends: one of BACK, or "" for nothing."""
+        if self._search_line.display:
+            return "search"
+        return "marks" if self.table.marked else "tag" if self.tag else "trash" if self.shows_trash else ""
+
+    def action_back(self, step: str) -> None:
+        """End the search, the marks or the tag's list, or leave the trash."""
+        match step:
+            case "search":
+                self.query_one(SearchLine).value = ""
+                self._search_line.display = False
+                self.table.focus()
+                self.refresh_bindings()
+            case "marks":
+                self.clear_marks()
+            case "tag":
+                self.filter_by("")
+            case "trash":
+                self.action_trash()
+
+    def clear_marks(self) -> None:
+        self.table.marked.clear()
+        self.table.refresh()
+        self.refresh_bindings()
 
     def action_trash(self) -> None:
         """Show the trash, or the library again."""
@@ -308,8 +336,15 @@ class LibraryPane(Vertical):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable only what can be done here: in the trash, in the library, or in an empty list."""
         if action != "act":
-            is_typing = self.app.focused is self.query_one("#search")  # then the key types itself
-            return action != "search" or (bool(self.table.total or self.search_text or self.tag) and not is_typing)
+            is_typing = self.app.focused is self.query_one(SearchLine)
+            match action:
+                case "search":  # while typing, the key types itself
+                    return bool(self.table.total or self.search_text or self.tag) and not is_typing
+                case "leave_search":
+                    return is_typing
+                case "back":
+                    return parameters == (self._back_step,)
+            return True
         kind = OnEntry(str(parameters[0]))
         is_here = kind in TRASH_ACTIONS if self.shows_trash else kind != OnEntry.RESTORE
         return is_here and (kind in ENTRYLESS_ACTIONS or bool(self.table.total))
@@ -322,6 +357,7 @@ class LibraryPane(Vertical):
     def action_mark(self) -> None:
         self.table.toggle_mark()
         self.table.cursor += 1
+        self.refresh_bindings()  # escape removes the marks
 
     def action_act(self, action: str) -> None:
         marked = tuple(sorted(self.table.marked))

@@ -65,6 +65,56 @@ def test_a_tag_filters_the_list_until_escape() -> None:
     run_scene(scene)
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_search_has_its_sign_and_its_keys(width: int) -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: table.total == 3)
+        assert "esc" not in d.text().splitlines()[-1]
+        await d.pilot.press("slash")
+        await d.shows("│ / words in name", "⏎ ↓ To the list", "esc End search")
+        await d.pilot.press(*"candle")
+        await d.until(lambda: table.total == 1)
+        await d.shows("│ / candle")
+        await d.pilot.press("down")
+        assert d.app.focused is table
+        await d.shows("⏎ Open", "esc End search")
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.until(lambda: "│ / " not in d.text() and "esc" not in d.text().splitlines()[-1])
+
+    run_scene(scene, width)
+
+
+def test_the_key_bar_says_what_escape_ends() -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: table.total == 3)
+        d.app.main.library_pane.filter_by("people")
+        await d.until(lambda: table.total == 2)
+        await d.shows("esc All entries")
+        await d.pilot.press("space")
+        await d.until(lambda: "esc" not in d.text().splitlines()[-1])
+        await d.pilot.press("escape")
+        await d.shows("esc All entries")
+        assert not table.marked
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.pilot.press("T")
+        await d.shows("esc Library")
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.until(lambda: "esc" not in d.text().splitlines()[-1])
+
+    run_scene(scene)
+
+
 def test_the_trash_is_listed_and_restored_and_nothing_else_acts_on_it() -> None:
     save_all()
 
