@@ -61,7 +61,11 @@ FEW_ENTRIES = 6  # as many as have three lines in the library of a terminal with
 MIN_PLOT_POINTS = 2
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 STOPPABLE_STATES = ("running", "queued", "paused")
-_WORKER_STATUS = {"starting": "starting the worker", "gone": "no worker: ctrl+r starts one", "": ""}
+_WORKER_STATUS = {
+    "starting": "starting the worker",
+    "gone": "no worker: ctrl+r starts one, and so does training",
+    "": "",
+}
 
 
 class MainScreen(Screen[None]):
@@ -268,7 +272,10 @@ class MainScreen(Screen[None]):
         device = describe_load(self.devices.training) if running and self.devices.training else ""
         right = "  ".join(filter(None, (self.models.title(), device, f"{waiting} waiting" if waiting else "")))
         name = "" if run and run.stage else what or self.library.opened_name  # the line cuts it if it has to
-        self.title_line.set_state(tone, status, what, opened, right=right, name=name)
+        if state == "gone":  # the rest is not true any more, or does not matter now
+            self.title_line.set_state(tone, status)
+        else:
+            self.title_line.set_state(tone, status, what, opened, right=right, name=name)
         self._show_failure_in_title()
 
     def _show_failure_in_title(self) -> None:
@@ -280,6 +287,8 @@ class MainScreen(Screen[None]):
     @on(m.ConnectionChanged)
     def _connection_changed(self, event: m.ConnectionChanged) -> None:
         self._was_disconnected = self._was_disconnected or event.state == "gone"
+        if event.state == "gone":
+            self.title_line.clear_notice()
         if event.state == "gone" and event.reason:
             self.app.clear_notifications()  # the notice about the previous attempt
             self.context.show_status(

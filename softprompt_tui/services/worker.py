@@ -150,6 +150,7 @@ class WorkerConnection:
     def reconnect(self) -> None:
         """Connect again if the connection is down."""
         if self.state == "gone":
+            self._set_state("starting", "")  # who waits until the worker is up must not see the old state
             self._reconnect_requested.set()
 
     @property
@@ -166,6 +167,10 @@ class WorkerConnection:
         return self.state == "up"
 
     async def submit(self, job: AnyJob) -> RunSummary:
+        """Submit a job. If the worker has ended, start it first."""
+        self.reconnect()
+        while self.state == "starting" and self._writer is None:
+            await self._settled.wait()
         return RunSummary.from_message(await self.ask(p.Submit(job.as_dict())))
 
     async def curve(self, run: str, points: int) -> list[Point]:

@@ -64,16 +64,19 @@ class TitleLine(Static):
 
     def _clear_notice(self, text: str) -> None:
         if self._notice == text:
-            self._notice = ""
-            self._draw()
+            self.clear_notice()
+
+    def clear_notice(self) -> None:
+        self._notice = ""
+        self._draw()
 
     def _draw(self) -> None:
         has_failed = bool(self._failure) and self._failure_is_in_view and not self._notice
-        self.set_class(has_failed, "-failed")
+        self.set_class(has_failed or (self._tone == "error" and not self._notice), "-failed")
         parts, name = self._parts, self._long_name
         if self._notice:
             parts, name = (*self._parts[:1], self._notice), self._notice_name
-        if len(parts) == 1:  # nothing is going on
+        if len(parts) == 1 and self._tone != "error":  # nothing is going on
             parts = ("softprompt-tui", *parts)
         if has_failed:
             parts, name = (self._failure,), ""

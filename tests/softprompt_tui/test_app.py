@@ -738,6 +738,22 @@ def test_one_key_restarts_a_dead_worker() -> None:
     run_scene(scene)
 
 
+def test_training_starts_a_dead_worker_and_the_title_says_that_it_is_dead() -> None:
+    async def scene(d: Session) -> None:
+        d.app.show_status("fox is back")
+        await d.shows("fox is back")
+        d.worker.die()
+        await d.shows("● no worker: ctrl+r starts one, and so does training")
+        assert "fox is back" not in d.text()
+        assert d.app.main.title_line.has_class("-failed")
+        async with FakeWorker() as new_worker:
+            await d.pilot.press("ctrl+t")
+            await d.until(lambda: new_worker.runs)
+            await d.until(lambda: not d.app.main.title_line.has_class("-failed"))
+
+    run_scene(scene)
+
+
 def test_settings_are_saved_and_a_broken_file_is_renamed(home: Path) -> None:
     async def first(d: Session) -> None:
         d.app.main.prompt_pane.set("a blue whale", {"tokens": "4"})
