@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -55,6 +56,12 @@ DETAILS = (
         Column("model", 20, right=True, from_width=72, cut_middle=True),
     ),
     (Column("readout", 0),),
+)
+NEVER_SHOWN = 1_000_000  # a width that no terminal has
+# for entries without tags: the prompt gets the cells
+UNTAGGED_DETAILS = (
+    tuple(replace(column, from_width=NEVER_SHOWN) if column.title == "tags" else column for column in DETAILS[0]),
+    DETAILS[1],
 )
 ACTIONS = {
     "r": (OnEntry.RENAME, "Rename"),
@@ -177,6 +184,8 @@ class LibraryPane(Vertical):
 
     def _fill(self, number: int, entries: list[EntrySummary]) -> None:
         self._pages[number] = entries
+        has_tags = any(entry.tags for page in self._pages.values() for entry in page)
+        self.table.details = DETAILS if has_tags else UNTAGGED_DETAILS
         self.table.fill(number, self._rows(entries))
 
     def on_resize(self) -> None:

@@ -488,3 +488,64 @@ def test_a_key_right_after_the_cursor_acts_on_the_run_that_it_has_reached() -> N
         await d.until(lambda: p.Stop(running) in d.worker.requests)
 
     run_scene(scene)
+
+
+def test_the_prompt_has_the_cells_of_tags_that_no_entry_has() -> None:
+    words = "a small red fox asleep in deep snow below a tall and very old pine tree"
+    entry = Library().save(a_prompt(name="fox", hard_prompt=words))
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.shows("below a tall")
+        shown = next(line for line in d.text().splitlines() if "a small red" in line)
+        Library().tag(entry.id, ["animal"])
+        d.app.main.library_pane.reload()
+        await d.shows("#animal")
+        tagged = next(line for line in d.text().splitlines() if "a small red" in line)
+        assert len(shown[: shown.index("…")]) > len(tagged[: tagged.index("…")])
+
+    run_scene(scene, 160, 40)
+
+
+@pytest.mark.parametrize(
+    ("height", "shown"),
+    [
+        (8, ["", "None yet.", "", "ctrl+t makes one", "of them."]),
+        (4, ["None yet.", "ctrl+t makes one", "of them."]),
+        (3, ["None yet. ctrl+t", "makes one of them."]),
+    ],
+)
+def test_an_empty_table_says_all_that_it_has_to_say_in_any_height(height: int, shown: list[str]) -> None:
+    async def scene(d: Session) -> None:
+        table = Table((Column("name", 0),), "None yet.\n\nctrl+t makes one of them.")
+        await d.app.screen.mount(table)
+        table.styles.height, table.styles.width = height, 20
+        await d.until(lambda: table.size == (20, height))
+        lines = [table.render_line(y).text.strip() for y in range(1, height)]
+        assert [*lines[: len(shown)], *filter(None, lines[len(shown) :])] == shown
+
+    run_scene(scene)
+
+
+@pytest.mark.parametrize(("height", "has_all"), [(20, False), (40, True)])
+def test_a_low_compose_pane_shows_one_whole_sentence(height: int, has_all: bool) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f5")
+        await d.shows("A soft prompt is a word: type [ and its name.")
+        await d.until(lambda: ("[v1] is a token" in d.text()) == has_all)
+
+    run_scene(scene, 60, height)
+
+
+def test_an_empty_prompt_shows_an_example_and_no_count() -> None:
+    async def scene(d: Session) -> None:
+        await d.shows("13 of 77 tokens")
+        await d.pilot.press("ctrl+g")
+        await d.shows("a red fox asleep in deep snow")
+        await d.until(lambda: "of 77 tokens" not in d.text())
+        assert d.app.main.prompt_pane.prompt == ""
+        await d.pilot.press("x")
+        await d.shows("3 of 77 tokens")
+        assert "red fox" not in d.text()
+
+    run_scene(scene)
