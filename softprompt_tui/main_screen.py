@@ -57,7 +57,7 @@ MODELS_SECONDS = 0.25  # a download shows at least two updates a second
 SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several times as long as the loss pane
 NARROW_COLUMNS = 72  # below this width, the panes are stacked
 HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side, with the details below them
-FEW_ENTRIES = 6  # as many as have three lines in the library of a terminal with 60 lines
+PROMPT_LINES = 11  # on a terminal where the details are below the lists
 MIN_PLOT_POINTS = 2
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 STOPPABLE_STATES = ("running", "queued", "paused")
@@ -108,6 +108,7 @@ class MainScreen(Screen[None]):
         self._possible: tuple[bool | None, ...] = ()
         self._lower_layout = ("", False, False)
         self._has_resumed = False
+        self._detail_lines = 0  # height of the details below the lists, or 0 if not set
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         # no delay, because the next key acts on the list that the screen shows
@@ -204,13 +205,24 @@ class MainScreen(Screen[None]):
             self._paint_detail()
 
     def _share_lines_with_details(self) -> None:
-        """On a huge terminal, give the library more lines than the details once it has many entries."""
-        if self.has_room_for_all:
-            self.query_one("#left").set_class(self.library_pane.table.total > FEW_ENTRIES, "-many")
+        """On a huge terminal, make the details as high as their text has been so far, and leave the rest to the lists.
+
+        The height only grows, so that the lists stay where they are while the cursor moves.
+        """
+        left = self.query_one("#left")
+        if not (self.has_room_for_all and self.detail_pane.display):
+            left.styles.clear_rule("grid_rows")
+            self._detail_lines = 0
+            return
+        lines = min(self.detail_pane.text_lines + len("╭╰"), left.size.height // 3)
+        if lines > self._detail_lines:
+            self._detail_lines = lines
+            left.styles.grid_rows = f"{PROMPT_LINES} 1fr {lines}"
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._place_details)
-        self._share_lines_with_details()
+        self._detail_lines = 0  # the text wraps otherwise
+        self.call_after_refresh(self._share_lines_with_details)
         # read `lower_pane` after the refresh, because a key may choose another pane before it
         self.call_after_refresh(lambda: self._show_lower_pane(self.lower_pane))
         self._update_height_classes()
@@ -485,6 +497,8 @@ class MainScreen(Screen[None]):
             self.detail_pane.clear()
         else:
             self.detail_pane.show(*detail.facts)
+        if self.has_room_for_all:
+            self.call_after_refresh(self._share_lines_with_details)  # it needs the height of the new text
         has_failed = detail.figures is not None and detail.figures.failure is not None
         right = self.query_one("#right")
         right.set_class(has_failed, "-failed")
@@ -512,7 +526,6 @@ class MainScreen(Screen[None]):
 
     @on(m.EntryHighlighted)
     def _entry_highlighted(self, event: m.EntryHighlighted) -> None:
-        self._share_lines_with_details()
         may_follow = event.is_new_list or self.detail.entry in ("", event.entry)
         if event.by_user or (may_follow and not self.detail.run):
             if event.entry:

@@ -549,3 +549,31 @@ def test_an_empty_prompt_shows_an_example_and_no_count() -> None:
         assert "red fox" not in d.text()
 
     run_scene(scene)
+
+
+def test_the_details_of_a_huge_terminal_are_as_high_as_their_text_and_the_lists_have_the_rest() -> None:
+    for i in range(30):
+        Library().save(a_prompt(name=f"fox {i}"))
+
+    async def scene(d: Session) -> None:
+        main = d.app.main
+        await d.pilot.press("f4")
+        await d.until(lambda: main.detail.shown_entry)
+        await d.until(lambda: main.detail_pane.size.height == main.detail_pane.text_lines > 5)
+        below = main.library_pane.region
+        assert below.bottom == main.detail_pane.region.y
+        Library().annotate(main.detail.entry_id, "a note that takes a line")
+        main.detail.reload()
+        await d.shows("a note that takes a line")
+        await d.until(lambda: main.detail_pane.size.height == main.detail_pane.text_lines)
+        lines = main.detail_pane.size.height
+        await d.pilot.press("down")  # an entry without a note
+        await d.until(lambda: main.detail_pane.text_lines == lines - 2)
+        assert main.detail_pane.size.height == lines
+        await d.pilot.resize_terminal(120, 60)
+        await d.until(lambda: main.detail_pane.parent is main.query_one("#right"))
+        await d.pilot.resize_terminal(200, 60)
+        await d.until(lambda: main.detail_pane.parent is main.query_one("#left"))
+        await d.until(lambda: main.detail_pane.size.height == main.detail_pane.text_lines)
+
+    run_scene(scene, 200, 60)
