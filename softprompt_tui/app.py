@@ -170,10 +170,12 @@ class SoftPromptApp(App[None], inherit_bindings=False):
     def notify_terminal(self, text: str) -> None:
         self._write_to_terminal(notification(self.settings.bell, text, os.environ))
 
-    def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
+    def show_status(
+        self, text: str, severity: Severity = "information", persistent: bool = False, *, name: str = ""
+    ) -> None:
         """Show information in the title line. Warnings and errors appear over the panes and stay longer."""
         if severity == "information":
-            self.main.title_line.show_notice(text)
+            self.main.title_line.show_notice(text, name)
             return
         if persistent:
             self.notify(sanitize(text), severity=severity, markup=False, timeout=UNTIL_DISMISSED_SECONDS)

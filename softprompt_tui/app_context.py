@@ -31,8 +31,15 @@ class AppContext(Protocol):
     runs: RunStore
     line: LineSpeed
 
-    def show_status(self, text: str, severity: Severity = "information", persistent: bool = False) -> None:
-        """Show a message to the user. A `persistent` warning or error stays until the user dismisses it."""
+    def show_status(
+        self, text: str, severity: Severity = "information", persistent: bool = False, *, name: str = ""
+    ) -> None:
+        """Show a message to the user.
+
+        Args:
+            persistent: a warning or error stays until the user dismisses it.
+            name: the part of the text that may lose its middle where the text does not fit.
+        """
         ...
 
     async def ask(self, screen: Screen[Answer]) -> Answer | None:

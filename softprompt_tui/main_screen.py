@@ -57,7 +57,7 @@ MODELS_SECONDS = 0.25  # a download shows at least two updates a second
 SWEEP_SECONDS = 2 * PAINT_SECONDS  # painting the table and plot takes several times as long as the loss pane
 NARROW_COLUMNS = 72  # below this width, the panes are stacked
 HUGE_COLUMNS = 170  # from this width on, library, compose and runs are side by side, with the details below them
-FEW_ENTRIES = 6  # as many as have three lines in the library of a terminal with 60 lines
+PROMPT_LINES = 11  # on a terminal where the details are below the lists
 MIN_PLOT_POINTS = 2
 LOWER_PANES = {"library": ("F4", "Library"), "compose": ("F5", "Compose"), "runs": ("F6", "Runs")}
 STOPPABLE_STATES = ("running", "queued", "paused")
@@ -102,8 +102,9 @@ class MainScreen(Screen[None]):
         self._has_stage = False  # whether the title line may show a stage of loading
         self._list_is_stale = False
         self._possible: tuple[bool | None, ...] = ()
-        self._lower_layout = ("", False)
+        self._lower_layout = ("", False, False)
         self._has_resumed = False
+        self._detail_lines = 0  # height of the details below the lists, or 0 if not set
         self._plot: PlotScreen | None = None
         self._painted_readout: tuple[Readout | None, str] | None = None
         # no delay, because the next key acts on the list that the screen shows
@@ -175,13 +176,14 @@ class MainScreen(Screen[None]):
 
     def _show_lower_pane(self, name: str) -> None:
         self.lower_pane = name
-        if (layout := (name, self.has_room_for_all)) == self._lower_layout:
+        if (layout := (name, self.has_room_for_all, self.library_pane.shows_trash)) == self._lower_layout:
             return  # a new border title would repaint the pane
         self._lower_layout = layout
+        panes = LOWER_PANES | ({"library": ("F4", "Trash")} if self.library_pane.shows_trash else {})
         tabs = "  ".join(
-            pane_title(key, title, f"pane('{other}')", other == name) for other, (key, title) in LOWER_PANES.items()
+            pane_title(key, title, f"pane('{other}')", other == name) for other, (key, title) in panes.items()
         )
-        for other, (key, title) in LOWER_PANES.items():
+        for other, (key, title) in panes.items():
             pane = self.query_one(f"#{other}")
             pane.display = other == name or self.has_room_for_all
             pane.border_title = pane_title(key, title, f"pane('{other}')") if self.has_room_for_all else tabs
@@ -199,13 +201,24 @@ class MainScreen(Screen[None]):
             self._paint_detail()
 
     def _share_lines_with_details(self) -> None:
-        """On a huge terminal, give the library more lines than the details once it has many entries."""
-        if self.has_room_for_all:
-            self.query_one("#left").set_class(self.library_pane.table.total > FEW_ENTRIES, "-many")
+        """On a huge terminal, make the details as high as their text has been so far, and leave the rest to the lists.
+
+        The height only grows, so that the lists stay where they are while the cursor moves.
+        """
+        left = self.query_one("#left")
+        if not (self.has_room_for_all and self.detail_pane.display):
+            left.styles.clear_rule("grid_rows")
+            self._detail_lines = 0
+            return
+        lines = min(self.detail_pane.text_lines + len("╭╰"), left.size.height // 3)
+        if lines > self._detail_lines:
+            self._detail_lines = lines
+            left.styles.grid_rows = f"{PROMPT_LINES} 1fr {lines}"
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._place_details)
-        self._share_lines_with_details()
+        self._detail_lines = 0  # the text wraps otherwise
+        self.call_after_refresh(self._share_lines_with_details)
         # read `lower_pane` after the refresh, because a key may choose another pane before it
         self.call_after_refresh(lambda: self._show_lower_pane(self.lower_pane))
         self._update_height_classes()
@@ -234,7 +247,8 @@ class MainScreen(Screen[None]):
                 return self._stoppable_run() is not None
             case "harden":
                 shown = self.detail.shown_entry
-                return bool(self.detail.entry_id) and (self._is_reading_entry or shown is None or can_search(shown))
+                may_search = self._is_reading_entry or shown is None or can_search(shown)
+                return bool(self.detail.entry_id) and not self.detail.is_trashed and may_search
             case "copy_hard":
                 return self._is_reading_entry or bool(self.readout.hard and self.readout.hard.text)
         return True
@@ -264,10 +278,14 @@ class MainScreen(Screen[None]):
         run = self.store.running_run(self.detail.run) if state == "up" else None
         if run:
             status = f"training {run.id[:6]}"
-        what = (run.stage or run.name or run.prompt) if run else ""  # the line itself cuts it
+        what = (run.stage or run.name or run.prompt) if run else ""
         device = describe_load(self.devices.training) if running and self.devices.training else ""
         right = "  ".join(filter(None, (self.models.title(), device, f"{waiting} waiting" if waiting else "")))
-        self.title_line.set_state(tone, status, what, opened, right=right)
+        name = "" if run and run.stage else what or self.library.opened_name  # the line cuts it if it has to
+        if state == "gone":  # the rest is not true any more, or does not matter now
+            self.title_line.set_state(tone, status)
+        else:
+            self.title_line.set_state(tone, status, what, opened, right=right, name=name)
         self._show_failure_in_title()
 
     def _show_failure_in_title(self) -> None:
@@ -279,6 +297,8 @@ class MainScreen(Screen[None]):
     @on(m.ConnectionChanged)
     def _connection_changed(self, event: m.ConnectionChanged) -> None:
         self._was_disconnected = self._was_disconnected or event.state == "gone"
+        if event.state == "gone":
+            self.title_line.clear_notice()
         if event.state == "gone" and event.reason:
             self.app.clear_notifications()  # the notice about the previous attempt
             self.context.show_status(
@@ -476,6 +496,8 @@ class MainScreen(Screen[None]):
             self.detail_pane.clear()
         else:
             self.detail_pane.show(*detail.facts)
+        if self.has_room_for_all:
+            self.call_after_refresh(self._share_lines_with_details)  # it needs the height of the new text
         has_failed = detail.figures is not None and detail.figures.failure is not None
         right = self.query_one("#right")
         right.set_class(has_failed, "-failed")
@@ -497,19 +519,22 @@ class MainScreen(Screen[None]):
         elif painted is None or painted[0] is not detail.readout:  # repainting would clear the marks on changed words
             self.readout.show(detail.readout_of, detail.readout)
         if detail.shown_entry is not None:
-            self.readout.show_hard(self.hard.view_of_entry(detail.shown_entry))
+            self.readout.show_hard(self.hard.view_of_entry(detail.shown_entry, detail.is_trashed))
         elif detail.followed_run is not None:
             self.readout.show_hard(self.hard.view_of_run(detail.followed_run))
 
     @on(m.EntryHighlighted)
     def _entry_highlighted(self, event: m.EntryHighlighted) -> None:
-        self._share_lines_with_details()
         may_follow = event.is_new_list or self.detail.entry in ("", event.entry)
         if event.by_user or (may_follow and not self.detail.run):
             if event.entry:
-                self.detail.show_entry(event.entry)
+                self.detail.show_entry(event.entry, event.is_trashed)
             elif not self.detail.run:
                 self.detail.show_nothing()
+
+    @on(m.TrashToggled)
+    def _trash_toggled(self) -> None:
+        self._show_lower_pane(self.lower_pane)
 
     @on(m.ShowEntryRequested)
     def _show_entry(self, event: m.ShowEntryRequested) -> None:
@@ -518,7 +543,9 @@ class MainScreen(Screen[None]):
     @on(m.ShownEntryGone)
     def _shown_entry_gone(self, event: m.ShownEntryGone) -> None:
         if (current := self.library_pane.table.current) != event.entry:
-            self._entry_highlighted(m.EntryHighlighted(current, by_user=False))
+            entry = self.library_pane.current()
+            is_trashed = entry is not None and bool(entry.trashed)
+            self._entry_highlighted(m.EntryHighlighted(current, by_user=False, is_trashed=is_trashed))
 
     def action_plot(self) -> None:
         from softprompt_tui.screens.loss_plot import PlotScreen  # other screens are imported when needed
@@ -680,7 +707,7 @@ class MainScreen(Screen[None]):
 
     @on(m.MarksUsed)
     def _clear_marks(self) -> None:
-        self.library_pane.table.marked.clear()
+        self.library_pane.clear_marks()
 
     @on(m.OpenEntryChanged)
     def _opened_changed(self) -> None:

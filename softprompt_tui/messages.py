@@ -76,11 +76,16 @@ class EntryHighlighted(Message):
     Attributes:
         by_user: the user has moved the cursor; otherwise, the list has changed.
         is_new_list: the user has chosen another list: a search, a tag, an order, the trash.
+        is_trashed: the entry is in the trash.
     """
 
-    def __init__(self, entry: str, by_user: bool = True, is_new_list: bool = False) -> None:
+    def __init__(self, entry: str, by_user: bool = True, is_new_list: bool = False, is_trashed: bool = False) -> None:
         super().__init__()
-        self.entry, self.by_user, self.is_new_list = entry, by_user, is_new_list
+        self.entry, self.by_user, self.is_new_list, self.is_trashed = entry, by_user, is_new_list, is_trashed
+
+
+class TrashToggled(Message):
+    """The library pane shows the trash, or the library again."""
 
 
 class EntryAction(Message):

@@ -32,12 +32,13 @@ class AnnouncementsController:
             if run.results and not self.is_sweep_open(run.id):
                 ended = "stopped" if run.state == "stopped" else "done"
                 self.context.show_status(
-                    f"sweep {ended}: enter in runs (F6) shows and saves results. {run.display_name}"
+                    f"sweep {ended}: enter in runs (F6) shows and saves results. {run.display_name}",
+                    name=run.display_name,
                 )
         elif run.entry:
             result = "has a hard readout" if run.kind == "hard" else "is in the library"
             similarity = "" if run.best_similarity is None else f", similarity {format_number(run.best_similarity)}"
-            self.context.show_status(f"{run.display_name} {result}{similarity}")
+            self.context.show_status(f"{run.display_name} {result}{similarity}", name=run.display_name)
             self.context.post(LibraryChanged(run.entry, by_user=False))
 
     def forget_failure(self) -> None:

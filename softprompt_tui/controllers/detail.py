@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from softprompt.errors import EntryNotFound, SoftPromptError
+from softprompt.errors import EntryDamaged, EntryNotFound, SoftPromptError
 from softprompt.worker.summary import ENDED
 from softprompt_tui.messages import DetailChanged, ShownEntryGone
 from softprompt_tui.rendering.details import PREPARING_SEARCH, describe_hard_search, entry_facts, run_facts
@@ -51,6 +51,7 @@ class DetailController:
         self.context, self.store = context, context.runs
         self.run = ""  # id of the followed run, "" while an entry is shown
         self.entry = ""
+        self.is_trashed = False  # whether `entry` is in the trash, where it can only be seen
         self.shown_entry: Entry | None = None  # the entry whose readout is shown
         self.is_reading = False  # whether the entry of the followed run is about to be shown
         self.is_chosen_by_cursor = False  # whether the followed run is shown because the cursor of Runs is on it
@@ -106,6 +107,7 @@ class DetailController:
         if self.run == run:
             return
         self.run, self.entry, self.series, self._tokens, self.shown_entry = run, "", Series(), None, None
+        self.is_trashed = False
         known = self.followed_run
         self.readout_of, self.readout, self.no_readout_reason = "", None, ""
         self.is_reading = known is not None and bool(_entry_of(known))
@@ -115,14 +117,14 @@ class DetailController:
         if not is_under_cursor:
             self.request_repaint()
 
-    def show_entry(self, entry: str) -> None:
-        """Show an entry of the library."""
-        if entry and entry != self.entry:
-            self.run, self.entry, self.is_reading = "", entry, False
+    def show_entry(self, entry: str, is_trashed: bool = False) -> None:
+        """Show an entry of the library or of its trash."""
+        if entry and (entry, is_trashed) != (self.entry, self.is_trashed):
+            self.run, self.entry, self.is_trashed, self.is_reading = "", entry, is_trashed, False
             self.context.spawn(partial(self._open_entry, entry), group="curve", exclusive=True)
 
     def show_nothing(self) -> None:
-        self.run, self.entry, self.is_reading = "", "", False
+        self.run, self.entry, self.is_trashed, self.is_reading = "", "", False, False
         self.shown_entry = self.figures = self.facts = None
         self._clear_readout("")
         self.request_repaint(immediately=True)
@@ -136,7 +138,7 @@ class DetailController:
 
     async def _reload_entry(self, entry_id: str) -> None:
         try:
-            await asyncio.to_thread(self.context.library.find, entry_id)
+            await asyncio.to_thread(self.context.library.find, entry_id, self.is_trashed)
         except EntryNotFound:
             if self.entry == entry_id:
                 self.entry = ""  # if the list has not been reloaded yet, its next reload shows another entry
@@ -291,7 +293,7 @@ class DetailController:
         if not of_run:
             await asyncio.sleep(OPEN_DELAY_SECONDS)
         try:
-            entry = await asyncio.to_thread(self.context.library.open, entry_id)
+            entry = await asyncio.to_thread(self._read_entry, entry_id, self.is_trashed and not of_run)
         except SoftPromptError as error:
             if not of_run:
                 self.title, self.series, self.figures = entry_id, Series(), LossFigures(error=str(error))
@@ -301,6 +303,14 @@ class DetailController:
             return
         if self.run == of_run if of_run else self.entry == entry_id:
             self._show(entry)
+
+    def _read_entry(self, entry_id: str, is_trashed: bool) -> Entry:
+        """Open an entry, or the last revision that an entry in the trash had."""
+        library = self.context.library
+        entry = library.newest_intact(entry_id) if is_trashed else library.open(entry_id)
+        if entry is None:
+            raise EntryDamaged(f"{entry_id} cannot be read: it was purged, or its file is damaged.")
+        return entry
 
     def _show(self, entry: Entry) -> None:
         self.shown_entry, self.is_reading = entry, False

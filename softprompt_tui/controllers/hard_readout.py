@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
 
 NOT_SEARCHED = "none yet: x searches for one"
+IN_TRASH = "none: R restores the soft prompt first"
 AT_THE_END = "starts after training"
 AFTER_TRAINING = "available after training"
 PAUSED = "paused: p in runs resumes it"
@@ -35,11 +36,12 @@ class HardReadoutController:
     def __init__(self, context: AppContext, submit_job: SubmitJob) -> None:
         self.context, self.submit_job = context, submit_job
 
-    def view_of_entry(self, entry: Entry) -> HardReadoutView:
+    def view_of_entry(self, entry: Entry, is_trashed: bool = False) -> HardReadoutView:
         """Return the hard readout of an entry, the progress of its search, or the reason why there is none."""
-        return self._describe(entry)._replace(can_search=can_search(entry))
+        view = self._describe(entry, is_trashed)
+        return view._replace(can_search=can_search(entry) and not is_trashed)
 
-    def _describe(self, entry: Entry) -> HardReadoutView:
+    def _describe(self, entry: Entry, is_trashed: bool) -> HardReadoutView:
         hard, run = entry.prompt.hard, self.context.runs.latest_search(entry.id)
         if run and run.state in ("queued", "running", "paused"):
             if run.state == "queued":
@@ -59,6 +61,8 @@ class HardReadoutController:
             return HardReadoutView(
                 hard.text, hard.similarity, "" if hard.composed is None else f"composed {format_number(hard.composed)}"
             )
+        if is_trashed:
+            return HardReadoutView(status=IN_TRASH)
         if run and run.state == "failed":
             return HardReadoutView(status=f"failed: {run.error}; x tries again")
         return HardReadoutView(status=_why_impossible(entry) or NOT_SEARCHED)
@@ -86,7 +90,8 @@ class HardReadoutController:
         except SoftPromptError as error:
             self.context.show_status(str(error), "error")
         else:
-            self.context.show_status(f"searching for a hard readout of {opened.prompt.name}")
+            name = opened.prompt.name
+            self.context.show_status(f"searching for a hard readout of {name}", name=name)
 
     async def copy_from_entry(self, entry: str) -> None:
         """Copy the text of an entry's hard readout."""
@@ -104,7 +109,7 @@ class HardReadoutController:
         self.context.spawn(partial(self._copy, text), group="copying")
 
     async def _copy(self, text: str) -> None:
-        self.context.show_status(f"{text} {await self.context.copy(sanitize(text))}")
+        self.context.show_status(f"{text} {await self.context.copy(sanitize(text))}", name=text)
 
 
 def _hard_readout_job(entry: Entry, more: dict[str, str], device: str) -> HardReadoutJob:

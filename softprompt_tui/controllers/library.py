@@ -146,7 +146,8 @@ class LibraryController:
         self.opened, self.opened_name = opened.id, opened.prompt.name
         self.context.post(ShowEntryRequested(opened.id))
         self.context.post(OpenEntryChanged())
-        self.context.show_status(f"{opened.prompt.name} is open: its tokens are [v1] to [v{opened.prompt.tokens}]")
+        name = opened.prompt.name
+        self.context.show_status(f"{name} is open: its tokens are [v1] to [v{opened.prompt.tokens}]", name=name)
 
     async def _detail(self, entry: str) -> None:
         from softprompt_tui.rendering.details import entry_facts
@@ -235,9 +236,8 @@ class LibraryController:
             if gone:
                 self.deleted.append(gone)
                 names = [trashed.name for trashed in gone.values()]
-                self.context.show_status(
-                    f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} deleted; press u to undo"
-                )
+                name = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+                self.context.show_status(f"{name} deleted; press u to undo", name=name)
             self._post_change("")
 
     def _revision_seen_by_user(self, summary: EntrySummary) -> int:
@@ -283,7 +283,7 @@ class LibraryController:
     def _announce_restored(self, names: list[str]) -> None:
         if names:
             self.context.show_status(
-                f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back"
+                f"{names[0]} is back" if len(names) == 1 else f"{len(names)} soft prompts are back", name=names[0]
             )
 
     async def _filter(self, *_: str) -> None:
@@ -315,14 +315,16 @@ class LibraryController:
         self.context.settings.more = changed_settings(more)
         self.context.post(PromptLoaded(prompt.hard_prompt, fields))
         self.context.show_status(
-            f"a variation of {prompt.name} with seed {more['seed']}: press ctrl+t to train it, F8 to see all settings"
+            f"a variation of {prompt.name}, seed {more['seed']}: ctrl+t trains it, F8 shows all settings",
+            name=prompt.name,
         )
 
     async def _copy(self, entry: str) -> None:
         summary = await self._in_thread(self.context.library.find, entry)
         self.context.post(CompositionTextAdded(f"[{summary.name}]"))
         self.context.show_status(
-            f"[{summary.name}] is in the composition, and {await self.context.copy(f'[{summary.name}]')}"
+            f"[{summary.name}] is in the composition, and {await self.context.copy(f'[{summary.name}]')}",
+            name=summary.name,
         )
 
     async def _export(self, entry: str) -> None:

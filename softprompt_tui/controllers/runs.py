@@ -270,7 +270,7 @@ class RunsController:
         earlier = await self._find_earlier(job)
         if earlier is None or await self._wants_to_repeat(earlier):
             await self.submit_job(job)
-            self.context.show_status(f"{name} was added to the worker's queue; it trains for {model}")
+            self.context.show_status(f"{name} was added to the worker's queue; it trains for {model}", name=name)
 
     async def train_composition(self, composition: str, form: Form, opened: str) -> None:
         """Ask for a name, then train a soft prompt for the composition with the settings of the prompt pane.
@@ -293,7 +293,7 @@ class RunsController:
             async def submit(typed: str) -> None:
                 name = await asyncio.to_thread(context.library.check_new_name, typed.strip() or suggested)
                 await self.submit_job(replace(job, name=name))
-                context.show_status(f"{name} was added to the worker's queue")
+                context.show_status(f"{name} was added to the worker's queue", name=name)
 
             question = "Name of the soft prompt to train for the composition"
             await ask_until_accepted(
@@ -348,7 +348,7 @@ class RunsController:
     async def _drop(self, run: RunSummary) -> None:
         if await self._send(p.Drop(run.id)) is not None:
             self.dropped.append(run)
-            self.context.show_status(f"dropped; u brings it back: {run.display_name}")
+            self.context.show_status(f"dropped; u brings it back: {run.display_name}", name=run.display_name)
 
     def undo_drop(self) -> None:
         """Bring back the run that was dropped last in this interface."""
@@ -367,7 +367,7 @@ class RunsController:
             self.context.show_status(str(error), "error")
             return
         else:
-            self.context.show_status(f"back in the list: {run.display_name}")
+            self.context.show_status(f"back in the list: {run.display_name}", name=run.display_name)
         self.dropped.remove(run)
 
     async def _stop(self, run: RunSummary) -> None:

@@ -117,7 +117,8 @@ class TransferController:
         self.context.show_status(
             f"{imported[0].name} is in the library"
             if len(imported) == 1
-            else f"{len(imported)} soft prompts are in the library"
+            else f"{len(imported)} soft prompts are in the library",
+            name=imported[0].name,
         )
         await self.context.ask(TextScreen(_format_imported(imported)))
         unassigned = [entry for entry in imported if entry.candidates and entry.state != "trashed"]
@@ -154,7 +155,7 @@ class TransferController:
             return
         await self._command(f"loading {model}", "assign", "--json", "--model", model, "--", *entries)
         self.context.post(LibraryChanged(entries[0]))
-        self.context.show_status(f"model of {name}: {model}")
+        self.context.show_status(f"model of {name}: {model}", name=name)
 
     async def ask_hard_prompt(self, entry: Entry) -> None:
         """Ask for the hard prompt of an imported soft prompt, and measure the similarity if the model is known."""

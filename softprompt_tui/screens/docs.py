@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual import on
 from textual.app import ComposeResult
@@ -14,20 +15,32 @@ from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widgets import Input
+from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
 from softprompt_tui.rendering.markdown import render_lines
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.services.guides import GUIDES, Passage, Section, fold, query_patterns, read_sections, search_guides
+from softprompt_tui.services.guides import (
+    GUIDES,
+    Passage,
+    Section,
+    fold,
+    guide_title,
+    query_patterns,
+    read_sections,
+    search_guides,
+)
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
 
 NARROW_COLUMNS = 72
 TOPICS, HITS = (Column("guide", 0),), (Column("found in", 0),)
-WIDE_TOPICS = (Column("guide", 16), Column("about", 0))
-WIDE_HITS = (Column("guide", 16), Column("found in", 0))
+TITLE_CELLS = 27  # the longest title of a guide
+WIDE_TOPICS = (Column("guide", TITLE_CELLS), Column("about", 0))
+WIDE_HITS = (Column("guide", TITLE_CELLS), Column("found in", 0))
+WIDE_TOPICS_FROM, WIDE_HITS_FROM = 100, 50  # cells of a row
+HIT_DETAILS = ((Column("guide", 0),),)  # in a narrower list, below the heading
 NO_HITS = "Nothing found. Try fewer or shorter words.\n\nescape ends the search."
 STYLE_CLASSES = {
     "markdown.h1": "guide--title",
@@ -81,7 +94,7 @@ class GuideText(ScrollView, can_focus=True):
         """Show a guide from its beginning, or from a section, with the found words marked."""
         self.guide, self._target = guide, target
         self._words = query_patterns(words)
-        self.border_title = guide
+        self.border_title = guide_title(guide)
         self._render_again()
 
     def on_mount(self) -> None:
@@ -193,12 +206,13 @@ class DocsScreen(ModalScreen[None]):
     DEFAULT_CSS = """
     DocsScreen { background: $background; }
     #guides { height: 1fr; layout: horizontal; }
-    #guide-list { width: 26; height: 100%; }
+    #guide-list { width: 33; height: 100%; }
+    #about { height: auto; color: $text-muted; padding: 0 1; }
     #guide-text { width: 1fr; height: 100%; padding: 0; }
     #find-text { background: $surface; padding: 0; }
     #find-text:focus { background: $primary-muted; }
     DocsScreen.-wide.-searching #guide-list { width: 46; }
-    DocsScreen.-huge #guide-list, DocsScreen.-huge.-searching #guide-list { width: 86; }
+    DocsScreen.-huge #guide-list, DocsScreen.-huge.-searching #guide-list { width: 110; }
     DocsScreen.-narrow #guides { layout: vertical; }
     DocsScreen.-narrow #guide-list { width: 100%; height: 8; }
     DocsScreen.-narrow #guide-text { width: 100%; height: 1fr; }
@@ -217,7 +231,8 @@ class DocsScreen(ModalScreen[None]):
                 find = LineInput(id="find-text", placeholder="words in any guide")
                 find.display = find.select_on_focus = False
                 yield find
-                yield Table(TOPICS, NO_HITS, id="guide-rows")
+                yield Table(TOPICS, NO_HITS, id="guide-rows", lines=2)
+                yield Static("", id="about", markup=False)
             yield GuideText()
         yield KeyBar(compact=self.app.size.width < NARROW_COLUMNS)
 
@@ -260,20 +275,26 @@ class DocsScreen(ModalScreen[None]):
     # list
 
     def _set_columns(self) -> None:
-        wide = self.table.row_width >= 36
-        self.table.columns = (WIDE_HITS if wide else HITS) if self._searched else WIDE_TOPICS if wide else TOPICS
+        table, is_searching = self.table, bool(self._searched)
+        wide = table.row_width >= (WIDE_HITS_FROM if is_searching else WIDE_TOPICS_FROM)
+        table.columns = (WIDE_HITS if wide else HITS) if is_searching else WIDE_TOPICS if wide else TOPICS
+        table.details = HIT_DETAILS if table.columns is HITS else ()
+        table.on_resize()  # the rows may have another height
         self._fill()
 
     def _fill(self) -> None:
         wide = len(self.table.columns) > 1
         self._show_about()
         if self._searched:
-            rows = [
-                Row(str(i), (hit.section.guide, hit.section.heading) if wide else (hit.section.heading,))
-                for i, hit in enumerate(self._hits)
-            ]
+            rows = []
+            for i, hit in enumerate(self._hits):
+                guide, heading = guide_title(hit.section.guide), hit.section.heading
+                rows.append(Row(str(i), (guide, heading)) if wide else Row(str(i), (heading,), ((guide,),)))
         else:
-            rows = [Row(name, (name, about) if wide else (name,)) for name, about in GUIDES.items()]
+            rows = [
+                Row(name, (guide_title(name), about) if wide else (guide_title(name),))
+                for name, about in GUIDES.items()
+            ]
         for start in range(0, len(rows), PAGE_ROWS):
             self.table.fill(start // PAGE_ROWS, rows[start : start + PAGE_ROWS])
 
@@ -299,8 +320,17 @@ class DocsScreen(ModalScreen[None]):
         self._show_about()
 
     def _show_about(self) -> None:
-        """Show on the lower edge what the guide is about, unless the list already shows it."""
-        self.text.border_subtitle = "" if self.table.columns is WIDE_TOPICS else GUIDES.get(self.text.guide, "")
+        """Show what the guide is about below the list, or on the lower edge of the text if the list has few lines.
+
+        The list itself may show it already. On the edge, a text that does not fit is left out: it would be cut.
+        """
+        is_listed = self.table.columns is WIDE_TOPICS or bool(self._searched)
+        about, has_few_lines = "" if is_listed else GUIDES.get(self.text.guide, ""), self.has_class("-narrow")
+        fits_edge = cell_len(about) <= self.text.outer_size.width - len("╭─  ─╮")
+        self.text.border_subtitle = about if has_few_lines and fits_edge else ""
+        line = self.query_one("#about", Static)
+        line.display = bool(about) and not has_few_lines
+        line.update(about)
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:

@@ -124,6 +124,11 @@ def find_guide(name: str, words: str = "") -> str:
     raise ConfigError(f"there is no guide {name!r}. {hint} `{search}` searches all of them.")
 
 
+def guide_title(name: str) -> str:
+    """Return the heading of a guide."""
+    return read_sections(name)[0].heading
+
+
 def find_section(guide: str, words: str) -> Section:
     """Return the section of a guide that a search for these words finds first, or the one with this heading.
 

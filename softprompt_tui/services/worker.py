@@ -157,6 +157,7 @@ class WorkerConnection:
     def reconnect(self) -> None:
         """Connect again if the connection is down."""
         if self.state == "gone":
+            self._set_state("starting", "")  # who waits until the worker is up must not see the old state
             self._reconnect_requested.set()
 
     @property

@@ -19,8 +19,9 @@ from softprompt_tui.services.worker import MeasuredComposition, ReferenceText
 from softprompt_tui.widgets.line_input import LineInput
 from softprompt_tui.widgets.name_completion import NameCompletion
 
+SHORT_HINT = "A soft prompt is a word: type [ and its name."
 HINT = (
-    "A soft prompt is a word: type [ and its name.\n"
+    f"{SHORT_HINT}\n"
     "[v1] is a token of the open entry, [name:1-3] are the first three of another one, "
     "[name*.6 + other*.4] is a mix, \\[ is a plain bracket."
 )
@@ -36,6 +37,7 @@ class ComposePane(Vertical):
     def __init__(self, library: Library, composition: str) -> None:
         super().__init__(id="compose", classes="pane below")
         self._library, self._initial = library, composition
+        self._shows_hint = True
 
     def compose(self) -> ComposeResult:
         with Horizontal(classes="fields"):
@@ -49,6 +51,18 @@ class ComposePane(Vertical):
     def on_mount(self) -> None:
         for field in self.query(Input):
             field.select_on_focus = False  # so that typing appends to the text
+
+    def on_resize(self) -> None:
+        if self._shows_hint:
+            self.call_after_refresh(self._show_hint)
+
+    def _show_hint(self) -> None:
+        """Show the hint, or its first sentence where the pane is too low for all of it."""
+        target = self.query_one("#composed", Static)
+        room = self.content_size.height - len(self.query(".fields")) - target.styles.padding.top
+        lines = Text(HINT).wrap(self.app.console, max(10, self.content_size.width))
+        self._shows_hint = True
+        target.update(HINT if len(lines) <= room else SHORT_HINT)
 
     @property
     def composition(self) -> str:
@@ -74,15 +88,15 @@ class ComposePane(Vertical):
     def show(self, answer: MeasuredComposition | None, error: str = "") -> None:
         """Show a measured composition, an error, or the hint if there is neither."""
         target = self.query_one("#composed", Static)
-        if error and self.query_one(NameCompletion).is_unfinished:  # a half-typed name is not an error
-            target.update(HINT)
+        is_half_typed = self.query_one(NameCompletion).is_unfinished  # which is not an error
+        self._shows_hint = is_half_typed if error else answer is None
+        if self._shows_hint:
+            self._show_hint()
             return
         if error:
             target.update(Text(sanitize(error), "italic"))
             return
-        if answer is None:
-            target.update(HINT)
-            return
+        assert answer is not None
         text = Text()
         written = answer.reference
         if written is None:

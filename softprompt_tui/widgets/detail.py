@@ -30,6 +30,11 @@ class DetailPane(VerticalScroll):
             self._subject, self._facts = subject, facts
             self.query_one("#details", Static).update(facts.render())
 
+    @property
+    def text_lines(self) -> int:
+        """The lines that the text takes."""
+        return self.query_one("#details", Static).outer_size.height
+
     def clear(self) -> None:
         self._subject, self._facts = "", None
         self.query_one("#details", Static).update(PLACEHOLDER)

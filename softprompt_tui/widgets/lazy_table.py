@@ -261,8 +261,8 @@ class Table(ScrollView, can_focus=True):
             )
         row, line = divmod(self.scroll_offset.y + y - 1, self.row_height)
         if not self.total and self.empty:
-            lines = _wrap(self.empty, width - 2)
-            text = f" {lines[y - 2]}" if 2 <= y < len(lines) + 2 else ""
+            lines = _fit_text(self.empty, width - 2, self.size.height - 1)
+            text = f" {lines[y - 1]}" if y <= len(lines) else ""
             return Strip(
                 [Segment(set_cell_size(text, width), base + self.get_component_rich_style("table--empty"))], width
             )
@@ -371,6 +371,14 @@ class Table(ScrollView, can_focus=True):
         self._fit_virtual_size()
         self.call_after_refresh(self._show_cursor)
         self.refresh()
+
+
+def _fit_text(text: str, width: int, height: int) -> list[str]:
+    """Wrap paragraphs below an empty line. Where that is too high, leave out empty lines, then the paragraphs."""
+    lines = ["", *_wrap(text, width)]
+    if len(lines) > height:
+        lines = list(filter(None, lines))
+    return lines if len(lines) <= height else _wrap(" ".join(text.split()), width)
 
 
 def _wrap(text: str, width: int) -> list[str]:

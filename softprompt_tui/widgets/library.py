@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from textual import events, on, work
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.widgets import Input
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input, Label
 
 from softprompt.errors import SoftPromptError
 from softprompt.library import EntryPage, EntrySummary, Library
-from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry
+from softprompt_tui.messages import EntryAction, EntryHighlighted, OnEntry, TrashToggled
 from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.provenance import UNKNOWN
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, OPEN, PAGE_ROWS, RESTORE, Column, Row, Table
@@ -47,6 +48,7 @@ COLUMNS = (
     Column("as text", 7, right=True, from_width=72),
     Column("age", 6, right=True),
 )
+TRASH_COLUMNS = (*COLUMNS[:-1], Column("deleted", 7, right=True))
 DETAILS = (
     (
         Column("prompt", 0),
@@ -54,6 +56,12 @@ DETAILS = (
         Column("model", 20, right=True, from_width=72, cut_middle=True),
     ),
     (Column("readout", 0),),
+)
+NEVER_SHOWN = 1_000_000  # a width that no terminal has
+# for entries without tags: the prompt gets the cells
+UNTAGGED_DETAILS = (
+    tuple(replace(column, from_width=NEVER_SHOWN) if column.title == "tags" else column for column in DETAILS[0]),
+    DETAILS[1],
 )
 ACTIONS = {
     "r": (OnEntry.RENAME, "Rename"),
@@ -74,10 +82,18 @@ ACTIONS = {
 }
 
 
+# what escape ends, the first that there is, and how the key bar calls it; beside marks, it needs its room for Delete
+BACK = {"search": "End search", "marks": "", "tag": "All entries", "trash": "Library"}
 FOOTER_ACTIONS = (OnEntry.RENAME, OnEntry.DELETE)
 BULK_ACTIONS = (OnEntry.DELETE, OnEntry.TAG, OnEntry.COMPARE, OnEntry.RESTORE)
 ENTRYLESS_ACTIONS = (OnEntry.UNDO, OnEntry.IMPORT, OnEntry.FILTER)
 TRASH_ACTIONS = (OnEntry.RESTORE, OnEntry.UNDO)
+
+
+class SearchLine(LineInput):
+    """The words to search for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "submit", "To the list", key_display="⏎ ↓")]
 
 
 class LibraryPane(Vertical):
@@ -88,6 +104,11 @@ class LibraryPane(Vertical):
         Binding("o", "order", "Order", show=False),
         Binding("space", "mark", "Mark", show=False),
         Binding("T", "trash", "Trash", show=False),
+        Binding("down", "leave_search", show=False),
+        *(
+            Binding("escape", f"back('{step}')", label, show=bool(label), key_display="esc")
+            for step, label in BACK.items()
+        ),
         Binding("R", f"act('{OnEntry.RESTORE}')", "Restore", show=False),  # as enter does, which is shown
         *(
             Binding(key, f"act('{action}')", label, show=action in FOOTER_ACTIONS)
@@ -108,9 +129,11 @@ class LibraryPane(Vertical):
         self._before_search = ""  # entry under the cursor when the search began
 
     def compose(self) -> ComposeResult:
-        search = LineInput(placeholder="words in name, prompt, readout, tags, note", id="search")
-        search.display = False
-        yield search
+        line = Horizontal(id="search-line")
+        line.display = False
+        with line:
+            yield Label("/")
+            yield SearchLine(placeholder="words in name, prompt, readout, tags, note", id="search")
         yield Table(COLUMNS, EMPTY, "entries", DETAILS, lines=2, verb=lambda: RESTORE if self.shows_trash else OPEN)
 
     def on_mount(self) -> None:
@@ -150,6 +173,7 @@ class LibraryPane(Vertical):
                 break
         self._destination = ""
         has_filter = bool(self.search_text or self.tag)
+        table.columns = TRASH_COLUMNS if self.shows_trash else COLUMNS
         table.empty = NO_MATCHES if has_filter else EMPTY_TRASH if self.shows_trash else EMPTY
         self._pages.clear()
         table.reset(page.total, 0 if page.position is None and self._is_new_list else page.position, self._is_new_list)
@@ -160,6 +184,8 @@ class LibraryPane(Vertical):
 
     def _fill(self, number: int, entries: list[EntrySummary]) -> None:
         self._pages[number] = entries
+        has_tags = any(entry.tags for page in self._pages.values() for entry in page)
+        self.table.details = DETAILS if has_tags else UNTAGGED_DETAILS
         self.table.fill(number, self._rows(entries))
 
     def on_resize(self) -> None:
@@ -182,10 +208,11 @@ class LibraryPane(Vertical):
         return title_with_keys(words, hints, self.size.width - 4)
 
     def _post_highlighted(self, by_user: bool = True, is_new_list: bool = False) -> None:
-        current = "" if self.shows_trash else self.table.current  # an entry in the trash cannot be opened
+        current, entry = self.table.current, self.current()
         is_new_list = is_new_list and bool(current or self.shows_trash)  # an empty search keeps what is shown
         if current or not by_user:
-            self.post_message(EntryHighlighted(current, by_user, is_new_list))
+            is_trashed = entry is not None and bool(entry.trashed)
+            self.post_message(EntryHighlighted(current, by_user, is_new_list, is_trashed))
 
     @on(Table.PageRequested)
     def _page_requested(self, event: Table.PageRequested) -> None:
@@ -248,15 +275,15 @@ class LibraryPane(Vertical):
         """Show only entries with this tag, or all of them if it is ""."""
         if tag != self.tag:
             self.tag, self._is_new_list = tag, True
+            self.refresh_bindings()
             self.reload(self.table.current)
 
     # keys
 
     def action_search(self) -> None:
-        search = self.query_one("#search", Input)
         self._before_search = self.table.current
-        search.display = True
-        search.focus()
+        self._search_line.display = True
+        self.query_one(SearchLine).focus()
 
     @on(Input.Changed, "#search")
     def _searched(self, event: Input.Changed) -> None:
@@ -273,39 +300,60 @@ class LibraryPane(Vertical):
         event.stop()
         self.table.focus()
 
-    def on_key(self, event: events.Key) -> None:
-        key = event.key
-        search = self.query_one("#search", Input)
-        if key == "escape" and search.display:
-            search.value = ""
-            search.display = False
-            self.table.focus()
-            event.stop()
-        elif key == "down" and search.has_focus:
-            self.table.focus()
-        elif key == "escape" and self.table.marked:
-            self.table.marked.clear()
-            self.table.refresh()
-            event.stop()
-        elif key == "escape" and self.tag:
-            self.filter_by("")
-            event.stop()
-        elif key == "escape" and self.shows_trash:
-            self.action_trash()
-            event.stop()
+    def action_leave_search(self) -> None:
+        self.table.focus()
+
+    @property
+    def _search_line(self) -> Horizontal:
+        return self.query_one("#search-line", Horizontal)
+
+    @property
+    def _back_step(self) -> str:
+        """What escape ends: one of BACK, or "" for nothing."""
+        if self._search_line.display:
+            return "search"
+        return "marks" if self.table.marked else "tag" if self.tag else "trash" if self.shows_trash else ""
+
+    def action_back(self, step: str) -> None:
+        """End the search, the marks or the tag's list, or leave the trash."""
+        match step:
+            case "search":
+                self.query_one(SearchLine).value = ""
+                self._search_line.display = False
+                self.table.focus()
+                self.refresh_bindings()
+            case "marks":
+                self.clear_marks()
+            case "tag":
+                self.filter_by("")
+            case "trash":
+                self.action_trash()
+
+    def clear_marks(self) -> None:
+        self.table.marked.clear()
+        self.table.refresh()
+        self.refresh_bindings()
 
     def action_trash(self) -> None:
         """Show the trash, or the library again."""
         self.shows_trash, self._is_new_list = not self.shows_trash, True
         self.table.marked.clear()
         self.refresh_bindings()
+        self.post_message(TrashToggled())
         self.reload()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable only what can be done here: in the trash, in the library, or in an empty list."""
         if action != "act":
-            is_typing = self.app.focused is self.query_one("#search")  # then the key types itself
-            return action != "search" or (bool(self.table.total or self.search_text or self.tag) and not is_typing)
+            is_typing = self.app.focused is self.query_one(SearchLine)
+            match action:
+                case "search":  # while typing, the key types itself
+                    return bool(self.table.total or self.search_text or self.tag) and not is_typing
+                case "leave_search":
+                    return is_typing
+                case "back":
+                    return parameters == (self._back_step,)
+            return True
         kind = OnEntry(str(parameters[0]))
         is_here = kind in TRASH_ACTIONS if self.shows_trash else kind != OnEntry.RESTORE
         return is_here and (kind in ENTRYLESS_ACTIONS or bool(self.table.total))
@@ -318,6 +366,7 @@ class LibraryPane(Vertical):
     def action_mark(self) -> None:
         self.table.toggle_mark()
         self.table.cursor += 1
+        self.refresh_bindings()  # escape removes the marks
 
     def action_act(self, action: str) -> None:
         marked = tuple(sorted(self.table.marked))

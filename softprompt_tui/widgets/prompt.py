@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ROWS = (("tokens", "steps"), ("stop_at", "contexts"), ("device", "model"))  # of fields, in the order of tab
 
 PROMPT = "pane('prompt')"
+EXAMPLE = "a red fox asleep in deep snow"
 
 
 class Editor(TextArea):
@@ -160,6 +161,7 @@ class PromptPane(Vertical):
             show_line_numbers=False,
             tab_behavior="focus",
             highlight_cursor_line=False,
+            placeholder=EXAMPLE,
         )
         editor.add_class(COMPACT, update=False)
         yield editor
@@ -251,7 +253,9 @@ class PromptPane(Vertical):
 
     def show_count(self, count: TokenCount | None, changed_settings: int, syntax: Sequence[SyntaxSpan] = ()) -> None:
         """Show the token count and the number of changed settings, and mark cut text and syntax in the editor."""
-        if count is None:
+        if not self.prompt:
+            words = ""
+        elif count is None:
             words = "no token count for this model"
         elif count.reserved:
             words = f"cut off at {count.reserved}"
@@ -259,7 +263,8 @@ class PromptPane(Vertical):
             words = f"{count.tokens} of {count.context_length} tokens"
         else:
             words = f"{count.tokens} tokens, {count.context_length} fit"
-        self.border_subtitle = f"[$accent]F8[/] {changed_settings} set · {words}" if changed_settings else words
+        settings = f"[$accent]F8[/] {changed_settings} set" if changed_settings else ""
+        self.border_subtitle = " · ".join(filter(None, (settings, words)))
         self.set_class(count is not None and count.cut_at is not None, "-over")
         self.editor.mark(count.cut_at if count else None, syntax)
 

@@ -15,7 +15,7 @@ from softprompt.prompts.sweep_result import SweepResult
 from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
-from softprompt_tui.rendering.sweep_table import describe_sweep
+from softprompt_tui.rendering.sweep_text import describe_sweep
 from softprompt_tui.widgets.pane import pane_title
 from softprompt_tui.widgets.steady_text import SteadyText
 

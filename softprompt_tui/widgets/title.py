@@ -9,11 +9,13 @@ from rich.text import Text
 from textual.content import Content
 from textual.widgets import Static
 
+from softprompt_tui.rendering.cells import fit_cell
 from softprompt_tui.rendering.sanitize import sanitize
 
 NOTICE_SECONDS = 5.0
 ERROR_STYLE = "bold $text-error"
 MIN_LEFT_WIDTH = 24  # in a narrower line, only the state is shown
+MIN_NAME_WIDTH = 10  # a name loses its middle down to so many cells
 
 
 class TitleLine(Static):
@@ -23,7 +25,8 @@ class TitleLine(Static):
         super().__init__("softprompt-tui", id="title", markup=False)
         self._parts: tuple[str, ...] = ()
         self._tone, self._right = "warning", ""
-        self._notice = ""
+        self._long_name = ""  # the part that may be cut, if the line is too narrow
+        self._notice, self._notice_name = "", ""
         self._failure, self._failure_is_in_view = "", False
 
     def set_failure(self, text: str, is_in_view: bool = False) -> None:
@@ -32,11 +35,17 @@ class TitleLine(Static):
             self._failure, self._failure_is_in_view = text, is_in_view
             self._draw()
 
-    def set_state(self, tone: str, *parts: str, right: str = "") -> None:
-        """Show the state. `tone` names the theme color of the worker's dot. `right` is shown at the right edge."""
-        state = (tone, tuple(filter(None, parts)), right)
-        if state != (self._tone, self._parts, self._right):
-            self._tone, self._parts, self._right = state
+    def set_state(self, tone: str, *parts: str, right: str = "", name: str = "") -> None:
+        """Show the state.
+
+        Args:
+            tone: names the theme color of the worker's dot.
+            right: is shown at the right edge.
+            name: the part that may lose its middle where the parts do not fit.
+        """
+        state = (tone, tuple(filter(None, parts)), right, name)
+        if state != (self._tone, self._parts, self._right, self._long_name):
+            self._tone, self._parts, self._right, self._long_name = state
             self._draw()
 
     @property
@@ -53,34 +62,42 @@ class TitleLine(Static):
     def on_resize(self) -> None:
         self._draw()
 
-    def show_notice(self, text: str) -> None:
-        self._notice = text
+    def show_notice(self, text: str, name: str = "") -> None:
+        """Show a text for a few seconds. `name` is the part of it that may lose its middle."""
+        self._notice, self._notice_name = text, name
         self._draw()
         self.set_timer(NOTICE_SECONDS, partial(self._clear_notice, text))
 
     def _clear_notice(self, text: str) -> None:
         if self._notice == text:
-            self._notice = ""
-            self._draw()
+            self.clear_notice()
+
+    def clear_notice(self) -> None:
+        self._notice = ""
+        self._draw()
 
     def _draw(self) -> None:
         has_failed = bool(self._failure) and self._failure_is_in_view and not self._notice
-        parts = (*self._parts[:1], self._notice) if self._notice else self._parts
-        if len(parts) == 1:  # nothing is going on
-            parts = ("softprompt-tui", *parts)
         if has_failed:
             self._draw_failure()
             return
+        parts, name = self._parts, self._long_name
+        if self._notice:
+            parts, name = (*self._parts[:1], self._notice), self._notice_name
+        has_no_worker = self._tone == "error" and not self._notice
+        if len(parts) == 1 and not has_no_worker:  # nothing is going on
+            parts = ("softprompt-tui", *parts)
         failure = f"✗ {self._failure}  ·  " if self._failure and not self._failure_is_in_view else ""
+        choices = [(parts, self._right)]
+        if self._notice:  # it is short-lived, and may take the place of what does not fit beside it
+            choices += [(parts[-1:], self._right), (parts[-1:], "")]
+        room = self.content_size.width - len("● ") - cell_len(failure)
+        for shown, right in choices:
+            left, fits = _fit_line(shown, name, right, room)
+            if fits:
+                break
         # assembled, not parsed: names must not be treated as markup
-        left, right = sanitize("  ·  ".join(parts)), sanitize(self._right)
-        # without the dot, and two spaces between left and right
-        room = self.content_size.width - cell_len(right) - cell_len(failure) - 4
-        if right and room >= MIN_LEFT_WIDTH:
-            fitted = Text(left)
-            fitted.truncate(room, overflow="ellipsis", pad=True)
-            left = f"{fitted.plain}  {right}"
-        self.update(Content.assemble(self._dot, (failure, ERROR_STYLE), left))
+        self.update(Content.assemble(self._dot, (failure, ERROR_STYLE), (left, ERROR_STYLE) if has_no_worker else left))
 
     @property
     def _dot(self) -> tuple[str, str]:
@@ -97,3 +114,20 @@ class TitleLine(Static):
         if right and room >= MIN_LEFT_WIDTH:
             left = Content.assemble(left.truncate(room, ellipsis=True, pad=True), f"  {right}")
         self.update(left)
+
+
+def _fit_line(parts: tuple[str, ...], name: str, right: str, width: int) -> tuple[str, bool]:
+    """Return the parts, with `right` at the right edge if there is room for it, and whether all parts fit."""
+    left, right, name = sanitize("  ·  ".join(parts)), sanitize(right), sanitize(name)
+    room = width - cell_len(right) - len("  ")
+    has_right = bool(right) and room >= MIN_LEFT_WIDTH
+    room = room if has_right else width
+    if name and (excess := cell_len(left) - room) > 0:
+        shorter = min(cell_len(name), max(MIN_NAME_WIDTH, cell_len(name) - excess))
+        left = left.replace(name, fit_cell(name, shorter, cut_middle=True), 1)
+    fits = cell_len(left) <= room
+    if has_right:
+        fitted = Text(left)
+        fitted.truncate(room, overflow="ellipsis", pad=True)
+        left = f"{fitted.plain}  {right}"
+    return left, fits

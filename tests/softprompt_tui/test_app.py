@@ -496,11 +496,6 @@ def test_on_a_large_terminal_the_details_are_below_the_lists() -> None:
             await d.until(lambda: str(main.detail.entry_id) in d.text())  # the last line of the details
         lower = (main.library_pane.region.bottom, main.runs_pane.region.bottom)
         assert lower == (main.detail_pane.region.y,) * 2
-        before = main.library_pane.size.height
-        for i in range(3, 10):
-            Library().save(a_prompt(name=f"fox {i}"))
-        main.library_pane.reload()
-        await d.until(lambda: main.library_pane.size.height > before)
 
     run_scene(scene, 200, 60)
 
@@ -756,6 +751,18 @@ def test_one_key_restarts_a_dead_worker() -> None:
             await d.until(lambda: d.app.worker.state == "up")
             await d.shows("worker ready")
             assert new_worker.runs == {}
+
+    run_scene(scene)
+
+
+def test_the_title_says_only_that_there_is_no_worker() -> None:
+    async def scene(d: Session) -> None:
+        d.app.show_status("fox is back")
+        await d.shows("fox is back")
+        d.worker.die()
+        await d.shows("● no worker: ctrl+r starts one")
+        assert "fox is back" not in d.text()
+        assert "softprompt-tui" not in d.text().splitlines()[0]
 
     run_scene(scene)
 

@@ -6,7 +6,7 @@ import pytest
 from textual.widgets import Input
 
 from softprompt_tui.screens.docs import DocsScreen
-from softprompt_tui.services.guides import GUIDES
+from softprompt_tui.services.guides import GUIDES, guide_title
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -15,7 +15,7 @@ SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 
 async def open_guides(d: Session) -> DocsScreen:
     d.app.main.action_guides()
-    await d.shows("First steps", "troubleshooting" if d.app.size.height > 20 else "real-models")
+    await d.shows("First steps", "Troubleshooting" if d.app.size.height > 20 else "Real models")
     assert isinstance(d.app.screen, DocsScreen)
     return d.app.screen
 
@@ -51,7 +51,7 @@ def test_the_search_jumps_to_what_it_finds(width: int, height: int) -> None:
         d.press_at_once("enter")
         await d.until(lambda: screen.focused is screen.table)
         d.press_at_once("n")
-        await d.shows("─ batches ─")
+        await d.shows("─ Thousands of prompts ─")
         d.press_at_once("N")
         await d.shows("On a GPU")
         d.press_at_once("enter")
@@ -67,13 +67,48 @@ def test_the_search_jumps_to_what_it_finds(width: int, height: int) -> None:
     run_scene(scene, width, height)
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_list_has_the_titles_of_the_guides_and_nothing_is_cut(width: int, height: int) -> None:
+    async def scene(d: Session) -> None:
+        screen = await open_guides(d)
+        list_ = screen.query_one("#guide-list")
+        for name, about in GUIDES.items():
+            await d.until(lambda name=name: screen.text.guide == name)
+            lines = [line[list_.region.x : list_.region.right] for line in d.text().splitlines()]
+            await d.until(lambda name=name: guide_title(name) in d.text())
+            assert width >= 170 or not any("…" in line for line in lines)
+            words = " ".join(" ".join(lines).replace("│", " ").split())
+            edge = screen.text.border_subtitle or ""
+            assert about in words or edge == about or (width == 60 and len(about) > 54)
+            assert len(edge) < screen.text.size.width
+            d.press_at_once("j")
+
+    run_scene(scene, width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_hit_names_its_guide(width: int, height: int) -> None:
+    async def scene(d: Session) -> None:
+        screen = await open_guides(d)
+        await find(d, "out of mem")
+        list_ = screen.query_one("#guide-list")
+        await d.until(
+            lambda: any(
+                "Thousands of prompts" in line[: list_.region.right]
+                for line in d.text().splitlines()[list_.region.y + 1 : list_.region.bottom]
+            )
+        )
+
+    run_scene(scene, width, height)
+
+
 def test_a_search_without_hits_says_so_and_keeps_the_text() -> None:
     async def scene(d: Session) -> None:
         screen = await open_guides(d)
         await find(d, "nosuchword")
         await d.shows("Nothing found", "0 found")
         d.press_at_once("escape")
-        await d.shows("choosing-tokens")
+        await d.shows("Choose the number of tokens")
         assert screen.table.total == len(GUIDES)
 
     run_scene(scene)

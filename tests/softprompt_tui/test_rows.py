@@ -10,6 +10,7 @@ from textual.widgets import Input, OptionList
 
 from softprompt import Library
 from softprompt.jobs.job import TrainJob
+from softprompt.prompts.results import Neighbour, ReadoutToken
 from softprompt.worker import protocol as p
 from softprompt_tui.screens.choice import ChoiceScreen
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
@@ -64,6 +65,56 @@ def test_a_tag_filters_the_list_until_escape() -> None:
     run_scene(scene)
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_search_has_its_sign_and_its_keys(width: int) -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: table.total == 3)
+        assert "esc" not in d.text().splitlines()[-1]
+        await d.pilot.press("slash")
+        await d.shows("│ / words in name", "⏎ ↓ To the list", "esc End search")
+        await d.pilot.press(*"candle")
+        await d.until(lambda: table.total == 1)
+        await d.shows("│ / candle")
+        await d.pilot.press("down")
+        assert d.app.focused is table
+        await d.shows("⏎ Open", "esc End search")
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.until(lambda: "│ / " not in d.text() and "esc" not in d.text().splitlines()[-1])
+
+    run_scene(scene, width)
+
+
+def test_the_key_bar_says_what_escape_ends() -> None:
+    save_all()
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.until(lambda: table.total == 3)
+        d.app.main.library_pane.filter_by("people")
+        await d.until(lambda: table.total == 2)
+        await d.shows("esc All entries")
+        await d.pilot.press("space")
+        await d.until(lambda: "esc" not in d.text().splitlines()[-1])
+        await d.pilot.press("escape")
+        await d.shows("esc All entries")
+        assert not table.marked
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.pilot.press("T")
+        await d.shows("esc Library")
+        await d.pilot.press("escape")
+        await d.until(lambda: table.total == 3)
+        await d.until(lambda: "esc" not in d.text().splitlines()[-1])
+
+    run_scene(scene)
+
+
 def test_the_trash_is_listed_and_restored_and_nothing_else_acts_on_it() -> None:
     save_all()
 
@@ -90,6 +141,32 @@ def test_the_trash_is_listed_and_restored_and_nothing_else_acts_on_it() -> None:
         await d.shows("nothing to undo")
 
     run_scene(scene)
+
+
+def test_the_trash_shows_what_is_under_the_cursor() -> None:
+    for name, words in (("river", "a boat on a river"), ("owl", "an owl in the snow")):
+        readout = (ReadoutToken(f"{name}word", 0.4, (Neighbour("other", 0.3),)),)
+        Library().save(a_prompt(name=name, hard_prompt=words, readout=readout, readout_text=f"{name}word"))
+        Library().delete(name)
+
+    async def scene(d: Session) -> None:
+        table = d.app.main.library_pane.table
+        await d.pilot.press("f4")
+        await d.shows("The library is empty", "F4 Library")
+        await d.pilot.press("T")
+        await d.shows("F4 Trash", "deleted", "F3 Loss  owl", "▸owl", "owlword", "an owl in the snow", "R restores")
+        assert "Hard readout" not in d.text()
+        assert d.app.main.check_action("harden", ()) is False
+        await d.pilot.press("down")
+        await d.shows("F3 Loss  river", "▸river", "riverword", "a boat on a river")
+        await d.pilot.press("R")
+        await d.until(lambda: table.total == 1)
+        await d.shows("F3 Loss  owl", "▸owl", "owlword")
+        await d.pilot.press("T")
+        await d.shows("F4 Library", "age", "F3 Loss  river", "▸river", "none yet: x searches for one")
+        assert "deleted" not in d.text()
+
+    run_scene(scene, 120, 50)
 
 
 def test_the_row_that_the_other_panes_show_is_marked() -> None:
@@ -434,5 +511,94 @@ def test_a_huge_terminal_shows_how_far_a_run_is() -> None:
         d.worker.report(run, 120)
         await d.pilot.press("f6")
         await d.shows("step similar name", "120/300")
+
+    run_scene(scene, 200, 60)
+
+
+def test_the_prompt_has_the_cells_of_tags_that_no_entry_has() -> None:
+    words = "a small red fox asleep in deep snow below a tall and very old pine tree"
+    entry = Library().save(a_prompt(name="fox", hard_prompt=words))
+
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f4")
+        await d.shows("below a tall")
+        shown = next(line for line in d.text().splitlines() if "a small red" in line)
+        Library().tag(entry.id, ["animal"])
+        d.app.main.library_pane.reload()
+        await d.shows("#animal")
+        tagged = next(line for line in d.text().splitlines() if "a small red" in line)
+        assert len(shown[: shown.index("…")]) > len(tagged[: tagged.index("…")])
+
+    run_scene(scene, 160, 40)
+
+
+@pytest.mark.parametrize(
+    ("height", "shown"),
+    [
+        (8, ["", "None yet.", "", "ctrl+t makes one", "of them."]),
+        (4, ["None yet.", "ctrl+t makes one", "of them."]),
+        (3, ["None yet. ctrl+t", "makes one of them."]),
+    ],
+)
+def test_an_empty_table_says_all_that_it_has_to_say_in_any_height(height: int, shown: list[str]) -> None:
+    async def scene(d: Session) -> None:
+        table = Table((Column("name", 0),), "None yet.\n\nctrl+t makes one of them.")
+        await d.app.screen.mount(table)
+        table.styles.height, table.styles.width = height, 20
+        await d.until(lambda: table.size == (20, height))
+        lines = [table.render_line(y).text.strip() for y in range(1, height)]
+        assert [*lines[: len(shown)], *filter(None, lines[len(shown) :])] == shown
+
+    run_scene(scene)
+
+
+@pytest.mark.parametrize(("height", "has_all"), [(20, False), (40, True)])
+def test_a_low_compose_pane_shows_one_whole_sentence(height: int, has_all: bool) -> None:
+    async def scene(d: Session) -> None:
+        await d.pilot.press("f5")
+        await d.shows("A soft prompt is a word: type [ and its name.")
+        await d.until(lambda: ("[v1] is a token" in d.text()) == has_all)
+
+    run_scene(scene, 60, height)
+
+
+def test_an_empty_prompt_shows_an_example_and_no_count() -> None:
+    async def scene(d: Session) -> None:
+        await d.shows("13 of 77 tokens")
+        await d.pilot.press("ctrl+g")
+        await d.shows("a red fox asleep in deep snow")
+        await d.until(lambda: "of 77 tokens" not in d.text())
+        assert d.app.main.prompt_pane.prompt == ""
+        await d.pilot.press("x")
+        await d.shows("3 of 77 tokens")
+        assert "red fox" not in d.text()
+
+    run_scene(scene)
+
+
+def test_the_details_of_a_huge_terminal_are_as_high_as_their_text_and_the_lists_have_the_rest() -> None:
+    for i in range(30):
+        Library().save(a_prompt(name=f"fox {i}"))
+
+    async def scene(d: Session) -> None:
+        main = d.app.main
+        await d.pilot.press("f4")
+        await d.until(lambda: main.detail.shown_entry)
+        await d.until(lambda: main.detail_pane.size.height == main.detail_pane.text_lines > 5)
+        below = main.library_pane.region
+        assert below.bottom == main.detail_pane.region.y
+        Library().annotate(main.detail.entry_id, "a note that takes a line")
+        main.detail.reload()
+        await d.shows("a note that takes a line")
+        await d.until(lambda: main.detail_pane.size.height == main.detail_pane.text_lines)
+        lines = main.detail_pane.size.height
+        await d.pilot.press("down")  # an entry without a note
+        await d.until(lambda: main.detail_pane.text_lines == lines - 2)
+        assert main.detail_pane.size.height == lines
+        await d.pilot.resize_terminal(120, 60)
+        await d.until(lambda: main.detail_pane.parent is main.query_one("#right"))
+        await d.pilot.resize_terminal(200, 60)
+        await d.until(lambda: main.detail_pane.parent is main.query_one("#left"))
+        await d.until(lambda: main.detail_pane.size.height == main.detail_pane.text_lines)
 
     run_scene(scene, 200, 60)

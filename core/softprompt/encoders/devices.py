@@ -62,12 +62,3 @@ def _describe_gpu(index: int) -> DeviceFacts:
         return DeviceFacts(name, properties.name, properties.total_memory, free)
     except RuntimeError as error:  # the device has failed, or the driver is broken
         return DeviceFacts(name, f"does not work: {describe_error(error)}")
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of a device, or None if the system does not tell."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.mem_get_info(device)[0]
-    return cpu_device().free_bytes

@@ -16,26 +16,13 @@ from torch import Tensor
 
 from softprompt.config import TrainConfig
 from softprompt.encoders.base import FrozenModel
-from softprompt.encoders.devices import free_bytes
 from softprompt.errors import ConfigError
 from softprompt.objectives.base import HardPrompt, Objective, SlotTarget
 from softprompt.training.cuda_graphs import graphs_for
-from softprompt.training.errors import TrainingFailed
+from softprompt.training.memory import check_memory
 from softprompt.training.optimizer import CHECK_STEPS, BatchedAdam, BatchMetrics, RowSchedule, clip_norm, init_rows
 from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingState
-
-SURE_SHARE = 0.5  # of `row_bytes`, which is an upper bound: SmolLM2 takes .6 of it
-
-
-def check_memory(device: torch.device, objective: Objective, rows: int) -> None:
-    """Raise TrainingFailed if this many rows surely do not fit into the device's free memory."""
-    needed, free = rows * objective.row_bytes * SURE_SHARE, free_bytes(device)
-    if free is not None and needed > free:
-        raise TrainingFailed(
-            f"training needs at least {needed / 1e9:,.1f} GB beside the model, but {device} has {free / 1e9:,.1f} GB "
-            "of free memory. Close other programs, use fewer restarts or soft tokens, or choose a smaller model."
-        )
 
 
 class TrainingBatch:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from softprompt.encoders.base import FrozenModel
-from softprompt.encoders.devices import free_bytes
 from softprompt.errors import ConfigError, SoftPromptError
 from softprompt.objectives.base import HardPrompt, Objective, ObjectiveFactory
 from softprompt.training.batch import TrainingBatch
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.init import init_vectors
 from softprompt.training.loop import device_failure
+from softprompt.training.memory import free_bytes
 from softprompt.training.slot import BatchSlot
 from softprompt.training.task import TrainingTask
 

@@ -29,7 +29,7 @@ from softprompt.objectives.teacher import sample_teacher
 from softprompt.objectives.workspace import Workspace
 from softprompt.prompts.lineage import WeightedText
 from softprompt.prompts.soft_prompt import SoftPrompt
-from softprompt.training import batch
+from softprompt.training import memory as training_memory
 from softprompt.training.errors import TrainingFailed
 from softprompt.training.trainer import iter_train, sweep, train
 from tests.softprompt.encoders.causal_lm.tiny_models import save_model
@@ -280,7 +280,7 @@ def test_a_run_that_does_not_fit_into_memory_is_refused_before_it_samples(
     language_model: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = Memory()
-    monkeypatch.setattr(batch, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(training_memory, "free_bytes", lambda _: 1000)
     with pytest.raises(TrainingFailed, match=r"training needs at least .* GB beside the model, but cpu has 0\.0 GB"):
         list(iter_train(language_model, PROMPT, CONFIG, workspace=memory))
     assert not memory.stages

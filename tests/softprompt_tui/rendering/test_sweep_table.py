@@ -6,7 +6,8 @@ import pytest
 from rich.style import Style
 
 from softprompt.prompts.sweep_result import SweepResult
-from softprompt_tui.rendering.sweep_table import describe_sweep, plot_sweep
+from softprompt_tui.rendering.sweep_table import plot_sweep
+from softprompt_tui.rendering.sweep_text import describe_sweep
 
 ROWS = (SweepResult(1, 0.9), SweepResult(4, 0.99, knee=True), SweepResult(16, None))
 WORDS = (SweepResult(1, 0.9, 0.8, 0.7, 0.6, "fox " * 40, 0.5), SweepResult(2, 0.99, 0.9, 0.8, 0.6, "fox snow", 0.6))
