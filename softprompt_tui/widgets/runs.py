@@ -29,8 +29,8 @@ _TONES = {"running": "going", "loading": "going", "done": "good", "failed": "bad
 COLUMNS = (
     Column("state", 9, tone=lambda state: _TONES.get(state, "")),
     Column("kind", 5, from_width=33, tone=lambda kind: {"sweep": "going", "hard": "good"}.get(kind, "")),
-    # the name keeps at least 16 cells, or 9 beside the step: a high pane shows the prompt below it
-    Column("step", 9, right=True, from_width=45),
+    # the name keeps at least 16 cells
+    Column("step", 9, right=True, from_width=51),
     Column("similar", 7, right=True, from_width=41),
     Column("age", 6, right=True, from_width=58),
     Column("name", 0, cut_middle=True),

@@ -504,13 +504,13 @@ def test_a_running_run_offers_no_drop_and_an_ended_run_no_stop() -> None:
     run_scene(scene, 120, 40)
 
 
-def test_a_huge_terminal_shows_how_far_a_run_is() -> None:
+def test_a_huge_terminal_shows_how_similar_a_run_is() -> None:
     async def scene(d: Session) -> None:
         run = await d.train()
         d.worker.begin(run)
         d.worker.report(run, 120)
         await d.pilot.press("f6")
-        await d.shows("step similar name", "120/300")
+        await d.shows("similar name", "0.5000 image")
 
     run_scene(scene, 200, 60)
 
