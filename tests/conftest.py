@@ -26,6 +26,7 @@ from softprompt_tui.cli.commands import batch
 from softprompt_tui.cli.common import Narrator
 from tests import kept
 from tests.nursery import Nursery
+from tests.worker_process import Home
 
 if TYPE_CHECKING:
     from softprompt.encoders.clip.text_encoder import TextEncoder
@@ -126,6 +127,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the test its own home, so that it sees neither the user's files nor those of other tests."""
     monkeypatch.setenv("SOFTPROMPT_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A worker for this test only. Clients start it."""
+    worker_home = Home(monkeypatch.setenv)
+    yield worker_home
+    worker_home.close()
 
 
 @pytest.fixture(scope="session")

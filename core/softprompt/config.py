@@ -20,7 +20,7 @@ ObjectiveName = Literal["cosine", "mse", "contrastive", "hidden", "mixed", "dist
 ModelKind = Literal["text", "causal"]
 """A text encoder, or a causal language model."""
 Placement = Literal["system", "user", "start"]
-"""Where soft tokens stand: in place of the system text, in front of the user's, or of a text without a template."""
+"""Where soft tokens stand: in place of the system text, before the user's text, or before a text without a template."""
 LongPromptPolicy = Literal["refuse", "chunk", "cut"]
 HardMethod = Literal["exchange", "pez"]
 WordFilter = Literal["any", "ascii", "dictionary"]
@@ -110,8 +110,8 @@ class TrainConfig:
             or set OMP_NUM_THREADS=1.
         long: what to do with a prompt longer than the context length: "refuse" it, "chunk" it and train on
             the mean of the chunks, or "cut" it.
-        placement: where the soft tokens stand: in place of the system text of the chat template, at the start of the
-            user's text, or at the start of a text without a template ("distill" and "examples" only).
+        placement: where the soft tokens stand: in place of the system text ("system"), before the user's text
+            ("user"), or before a plain text without a chat template ("start"). "distill" and "examples" only.
         questions: what the model is asked ("distill" only); with (), a built-in list. A quarter is held out for
             grading.
         self_study: number of questions that the model writes itself about the prompt, in addition ("distill" only).

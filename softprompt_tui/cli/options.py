@@ -58,7 +58,7 @@ tokens_option = click.option(
     "one. With a language model: 1, 2, 4, … up to 32, and the first result whose KL on held-out questions is at most "
     f"--stop-at ({AUTO_KL_SHARE:g}) of the KL of as many tokens of the prompt itself.",
 )
-# options that `tune` has too
+# options that `tune` shares
 precision_option = click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -92,8 +92,8 @@ placement_option = click.option(
     type=choice(Placement),
     default=DEFAULT.placement,
     show_default=True,
-    help="Language models: where the soft tokens stand: in place of the system text, at the start of the user's text, "
-    "or at the start of a text without a chat template.",
+    help="Language models: where the soft tokens stand: in place of the system text, before the user's text, or before "
+    "a plain text that uses no chat template.",
 )
 OTHER_OPTIONS = (
     model_option,

@@ -11,14 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprompt.errors import (
-    EntryDamaged,
-    EntryNotFound,
-    PromptError,
-    RunNotFound,
-    SoftPromptError,
-    shorten,
-)
+from softprompt.errors import EntryDamaged, EntryNotFound, PromptError, RunNotFound, SoftPromptError, shorten
 from softprompt.system.files import open_file
 from softprompt.worker import protocol as p
 from softprompt.worker.summary import RunReport, RunSummary
@@ -228,20 +221,20 @@ class RunsController:
             if not self.store.pending_submits:
                 self._arrived.set()
 
-    async def _wait_for_worker(self, done: str) -> None:
+    async def _wait_for_worker(self, outcome: str) -> None:
         """Wait while the worker starts.
 
         Args:
-            done: what then happens to the request, such as "submitted".
+            outcome: what then happens to the request, such as "submitted", for the messages.
 
         Raises:
             WorkerError: there is no worker.
         """
         worker = self.context.worker
         if worker.state == "starting" and not worker.is_connected:
-            self.context.show_status(f"{done} as soon as the worker answers")
+            self.context.show_status(f"{outcome} as soon as the worker answers")
             await worker.wait_until_up()
-        worker.check(done)
+        worker.check(outcome)
 
     @contextmanager
     def _notice_if_slow(self) -> Iterator[None]:

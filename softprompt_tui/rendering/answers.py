@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 PLACEMENTS = {
     "system": "in place of the system text",
-    "user": "at the start of the user's text",
-    "start": "at the start of a text without a template",
+    "user": "before the user's text",
+    "start": "before a plain text, without a template",
 }
 WORDS_NOTE = "the nearest words mostly show where training began"
 

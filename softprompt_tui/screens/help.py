@@ -137,8 +137,8 @@ PANE_HELP["sweep"] = (
 PANE_HELP["models"] = (
     "Every model that can be used: those on disk first, then unfinished downloads, the text encoders of image "
     "programs, and language models. The size is known once a model is on disk or is being pulled. The files are in the "
-    "Hugging Face cache, a folder that all programs using the hub share; HF_HOME moves it. Those of smollm2-q4 and of "
-    "converted .gguf files are in this program's own cache. A pull goes on while this screen is closed.",
+    "Hugging Face cache, a folder that all programs using the hub share; HF_HOME moves it. smollm2-q4 and converted "
+    ".gguf files are in this program's own cache. A pull goes on while this screen is closed.",
     (
         ("enter", "use the model for the prompt; training pulls it first if it is not on disk"),
         ("p", "pull it from the hub, or resume an unfinished pull"),

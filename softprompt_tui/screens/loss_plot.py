@@ -17,7 +17,7 @@ from softprompt_tui.rendering.plots import plot_palette, render
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.key_bar import KeyBar
-from softprompt_tui.widgets.loss import LossFigures, Styles, render_figures
+from softprompt_tui.widgets.loss import FIGURE_CLASSES, LossFigures, Styles, render_figures
 
 MIN_TITLE_CELLS = 12
 ZOOMS = (1, 2, 5, 20)  # shows the last 1/n of the steps
@@ -27,9 +27,9 @@ class PlottedCurve(NamedTuple):
     """What the plot shows.
 
     Attributes:
-        curve_noun: a plural noun for the curves behind the main one, such as "restarts".
+        curve_noun: what the individual curves stand for, in the plural: "restarts" or "token counts".
         measure: the quantity that the curve shows, such as "loss".
-        curve_labels: name the curves behind the main one, unless these are alike.
+        curve_labels: the label of each individual curve. Restarts have none: they are alike.
     """
 
     title: str
@@ -51,12 +51,7 @@ class PlotArea(Static):
 class PlotScreen(ModalScreen[None]):
     """Shows a curve and its figures on the whole screen. Code that adds points to the series must call `draw`."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"loss--bar", "loss--rest", "loss--error"}
-    DEFAULT_CSS = """
-    PlotScreen > .loss--bar { color: $primary; }
-    PlotScreen > .loss--rest { color: $border-blurred; }
-    PlotScreen > .loss--error { color: $text-error; text-style: bold; }
-    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = FIGURE_CLASSES
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,f3,enter", "dismiss", "Back"),
         Binding("z", "zoom", "Zoom"),
@@ -122,8 +117,7 @@ class PlotScreen(ModalScreen[None]):
         width = max(20, target.content_size.width)
         caption = Text(sanitize(self.shown.title))
         caption.truncate(max(MIN_TITLE_CELLS, width - cell_len(what) - 3), overflow="ellipsis")
-        styles = Styles(*(self.get_component_rich_style(f"loss--{name}", partial=True) for name in Styles._fields))
-        figures = render_figures(self.shown.figures, best, width, styles)
+        figures = render_figures(self.shown.figures, best, width, Styles.of(self))
         target.update(caption.append(f"   {what}").append("\n" * bool(figures)).append_text(figures))
 
     def action_zoom(self) -> None:

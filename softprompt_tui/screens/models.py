@@ -29,6 +29,7 @@ from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
 from softprompt_tui.widgets.pane import escape_title
+from softprompt_tui.widgets.steady_text import update_if_changed
 
 if TYPE_CHECKING:
     from softprompt_tui.app_context import AppContext
@@ -275,9 +276,7 @@ class ModelsScreen(ModalScreen[None]):
         return text.append("   ".join(filter(None, facts)), "not bold dim")
 
     def _set(self, name: str, text: Text) -> None:
-        target = self.query_one(f"#{name}", Static)
-        if text != target.content:
-            target.update(text)
+        update_if_changed(self.query_one(f"#{name}", Static), text)
 
     # keys
 

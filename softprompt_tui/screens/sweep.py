@@ -25,6 +25,7 @@ from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.library import GOOD_SIMILARITY
+from softprompt_tui.widgets.steady_text import update_if_changed
 
 if TYPE_CHECKING:
     from softprompt.prompts.sweep_result import SweepResult
@@ -148,9 +149,7 @@ class SweepScreen(ModalScreen[None]):
         self.call_after_refresh(self._plot)  # the lines above may have changed its size
 
     def _update(self, name: str, text: Text) -> None:
-        target = self.query_one(f"#{name}", Static)
-        if text != target.content:
-            target.update(text)
+        update_if_changed(self.query_one(f"#{name}", Static), text)
 
     def _row(self, row: SweepResult) -> tuple[str, ...]:
         status = "saved" if row.tokens in (self.saved or {}) else "knee" if row.knee else ""

@@ -178,14 +178,14 @@ class WorkerConnection:
             await self._settled.wait()
         return self.state == "up"
 
-    def check(self, done: str) -> None:
+    def check(self, outcome: str) -> None:
         """Raise WorkerError if there is no worker and none is starting.
 
         Args:
-            done: what then does not happen to the request, such as "submitted".
+            outcome: what would have happened to the request, such as "submitted", for the message.
         """
         if self.state == "gone":
-            raise WorkerError(f"not {done}: no worker answers. ctrl+r starts one.")
+            raise WorkerError(f"not {outcome}: no worker answers. ctrl+r starts one.")
 
     async def submit(self, job: AnyJob) -> RunSummary:
         return RunSummary.from_message(await self.ask(p.Submit(job.as_dict())))

@@ -137,8 +137,8 @@ MORE_FIELDS = {
         default="system",
         choices={
             "system": "in place of the system text",
-            "user": "at the start of the user's text",
-            "start": "at the start of a text without a template",
+            "user": "before the user's text",
+            "start": "before a plain text, without a template",
         },
     ),
     "questions": Field("questions", "language models: a file of questions", "one a line; empty: built-in"),

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt.prompts.downsample import downsample
@@ -69,15 +70,20 @@ class Styles(NamedTuple):
     rest: Style = Style()
     error: Style = Style()
 
+    @classmethod
+    def of(cls, widget: Widget) -> Styles:
+        """Return the styles of a widget with the component classes FIGURE_CLASSES."""
+        return cls(*(widget.get_component_rich_style(f"loss--{name}", partial=True) for name in cls._fields))
+
+
+FIGURE_CLASSES = {f"loss--{name}" for name in Styles._fields}
+
 
 class LossPane(Vertical, can_focus=True):
     """Shows the curve of the current run, or of the entry under the library cursor."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"loss--bar", "loss--rest", "loss--error"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = FIGURE_CLASSES
     DEFAULT_CSS = """
-    LossPane > .loss--bar { color: $primary; }
-    LossPane > .loss--rest { color: $border-blurred; }
-    LossPane > .loss--error { color: $text-error; text-style: bold; }
     LossPane > #figures.-placeholder { color: $text-muted; }
     """
 
@@ -163,7 +169,7 @@ class LossPane(Vertical, can_focus=True):
             edge = WHOLE_SCREEN
         if edge != self.border_subtitle:
             self.border_subtitle = edge
-        styles = Styles(*(self.get_component_rich_style(f"loss--{name}", partial=True) for name in Styles._fields))
+        styles = Styles.of(self)
         text = (
             _render_compactly(figures, width, styles)
             if is_compact

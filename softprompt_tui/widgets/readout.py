@@ -38,7 +38,7 @@ PLACEHOLDER = "Shows the nearest words of each soft token."
 class HardReadoutView(NamedTuple):
     """A hard readout, possibly not final, and the status of its search. Without one, `text` is "".
 
-    `can_search` is whether a search for one, or for another one, can start.
+    `can_search` is whether a search can start now.
     """
 
     text: str = ""

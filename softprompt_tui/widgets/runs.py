@@ -21,6 +21,7 @@ from softprompt_tui.rendering.numbers import format_age, format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.queue import describe_wait, format_state, queue_places
 from softprompt_tui.widgets.lazy_table import AGE_SECONDS, OPEN, PAGE_ROWS, SHOW, Column, Row, Table
+from softprompt_tui.widgets.steady_text import update_if_changed
 
 ROOMY_HEIGHT = 20  # lines; a lower pane explains a run in one line
 DETAILS = ((Column("prompt", 0),), (Column("settings", 0),))
@@ -170,11 +171,8 @@ class RunsPane(Vertical):
         if run and run.state == "queued":
             words, style = describe_wait(run, self._runs), "dim"
         lines = 3 if self.size.height >= ROOMY_HEIGHT else 1  # the loss pane shows all of it
-        # assembled, because Text("…", style) equals the same words in another style
-        message = Text.assemble((shorten(sanitize(words), lines * max(20, self.size.width)), style))
         target = self.query_one("#run-words", Static)
-        if message != target.content:
-            target.update(message)
+        update_if_changed(target, Text(shorten(sanitize(words), lines * max(20, self.size.width)), style))
         target.display = run is not None  # even without words, so that the rows stay where they are
 
 

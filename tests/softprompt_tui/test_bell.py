@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,13 +157,6 @@ def test_off_and_bell_depend_on_nothing() -> None:
     for environment in ({}, {"TMUX": "x"}, {"STY": "x"}):
         assert notification("off", HOSTILE, environment) == ""
         assert notification("bell", HOSTILE, environment) == "\a"
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker = Home(monkeypatch.setenv)
-    yield worker
-    worker.close()
 
 
 def test_the_sequence_reaches_a_real_terminal_between_two_frames(worker: Home, home: Path) -> None:

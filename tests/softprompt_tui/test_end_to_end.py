@@ -22,13 +22,6 @@ from tests.worker_process import Home, wait_until
 TRAINING = r"^ ?● (softprompt-tui  ·  )?training\b"  # in the first line; the panes still show earlier content
 
 
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker = Home(monkeypatch.setenv)
-    yield worker
-    worker.close()
-
-
 @pytest.fixture(scope="module")
 def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Path]]:
     """One worker for all tests that send it no work."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from softprompt import Library
 from softprompt.config import HardConfig, TrainConfig
@@ -21,13 +17,6 @@ from tests.conftest import FOX
 from tests.fake_worker import FakeWorker, sweep_result
 from tests.nursery import Nursery
 from tests.worker_process import Home
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker = Home(monkeypatch.setenv)
-    yield worker
-    worker.close()
 
 
 def shape(value: Any) -> Any:

@@ -34,11 +34,13 @@ from softprompt.objectives.distillation import (
     DistillationObjective,
     DistillationTarget,
     top_divergence,
+    training_questions,
 )
 from softprompt.objectives.teacher import ANSWER_TOKENS, TOP
 
 OURS, PEFT = "ours", "PEFT"
 TOKENS = 16  # soft tokens
+CONFIG = config_for("causal", {"tokens": TOKENS})
 SCORED = QUESTIONS_PER_STEP * ANSWERS_PER_QUESTION * ANSWER_TOKENS  # tokens of answers in a step
 STEPS, ROUNDS, QUICK_ROUNDS = 4, 3, 1
 MAX_REASON = 500  # characters of a child's message that are shown
@@ -121,8 +123,11 @@ def main(method: str, model_name: str, device: str, precision: str) -> None:
     sys.stdout.write(json.dumps({"seconds": seconds, "memory": peak.memory}) + "\n")
 
 
-def make_answers(model: CausalLM, questions: tuple[str, ...]) -> list[tuple[str, tuple[Answer, ...]]]:
-    """Return random answers of full length, with a random teacher. The work does not depend on what they say."""
+def make_answers(model: CausalLM) -> list[tuple[str, tuple[Answer, ...]]]:
+    """Return the questions of a step with random answers of full length, and a random teacher.
+
+    The work does not depend on what they say.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def answer() -> Answer:
@@ -131,14 +136,16 @@ def make_answers(model: CausalLM, questions: tuple[str, ...]) -> list[tuple[str,
         logs = torch.randn(ANSWER_TOKENS, TOP, generator=generator).log_softmax(-1) - 0.1
         return Answer(tuple(ids), top, logs)
 
-    return [(question, tuple(answer() for _ in range(ANSWERS_PER_QUESTION))) for question in questions]
+    questions, _ = training_questions(CONFIG)
+    return [
+        (question, tuple(answer() for _ in range(ANSWERS_PER_QUESTION))) for question in questions[:QUESTIONS_PER_STEP]
+    ]
 
 
 def packed_step(model: CausalLM) -> Callable[[], None]:
     """Return our step: forward, backward and Adam."""
-    objective = DistillationObjective(model, config_for("causal", {"tokens": TOKENS}), [TOKENS])
-    asked = make_answers(model, objective.questions[:QUESTIONS_PER_STEP])
-    target = DistillationTarget((tuple(asked),) * objective.turns)
+    objective = DistillationObjective(model, CONFIG, [TOKENS])
+    target = DistillationTarget((tuple(make_answers(model)),) * objective.turns)
     objective.set_slots([SlotTarget(target, TOKENS, 1)])
     vectors = (torch.randn(1, TOKENS, model.width, device=model.device) * model.token_std).requires_grad_()
     optimizer = torch.optim.Adam([vectors], 1e-3)
@@ -155,8 +162,7 @@ def peft_step(model: CausalLM) -> Callable[[], None]:
     """Return the step of a loop with PEFT's PromptTuningConfig."""
     from peft import PromptTuningConfig, TaskType, get_peft_model
 
-    objective = DistillationObjective(model, config_for("causal", {"tokens": TOKENS}), [TOKENS])
-    asked = make_answers(model, objective.questions[:QUESTIONS_PER_STEP])
+    asked = make_answers(model)
     config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=TOKENS)
     tuned: Any = get_peft_model(model._model, config)
     rows, first = [], []

@@ -145,7 +145,7 @@ def training_questions(config: TrainConfig) -> tuple[tuple[str, ...], tuple[str,
 
 
 def _check_self_study(model: CausalLM, config: TrainConfig) -> None:
-    """Raise ConfigError if the model shall write questions, but has no chat template to be asked in."""
+    """Raise ConfigError if the model cannot be asked to write questions, because it has no chat template."""
     if config.self_study and config.placement == "start":
         try:
             model.chat_template  # noqa: B018

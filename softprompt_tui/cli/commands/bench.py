@@ -125,7 +125,7 @@ def bench(
 
     if not tower and model_kind(model) == "causal":
         others = {"only": only, "prompts": prompts, "count": count, "seconds": seconds, "batch": batches}
-        unused = [name for name, value in others.items() if value]
+        unused = [name for name, value in others.items() if value is not None]
         _bench_language_model(model, device, precision, quick, unused, as_json)
         return
     parts = _parts(only, bool(tower))
@@ -175,7 +175,7 @@ def bench(
 def _bench_language_model(
     model: str, device: str, precision: str, quick: bool, unused: Sequence[str], as_json: bool
 ) -> None:
-    """Measure a step of distillation with a language model."""
+    """Measure how long a step of distillation takes with a language model."""
     if unused:
         raise ConfigError(
             f"--{unused[0]} is for text encoders: with {model}, a language model, bench measures a step. Leave it out."
@@ -203,7 +203,7 @@ def _bench_language_model(
     _title(f"a step of distillation: {TOKENS} soft tokens, {SCORED} tokens of answers")
     cells = [
         (row.method, f"{row.seconds * 1e3:,.0f}", f"{row.fastest * 1e3:,.0f}", f"{row.tokens_per_second:,.0f}",
-         "-" if row.memory is None else f"{row.memory / 2**20:,.0f} MB")
+         _format_memory(row.memory))
         for row in rows
     ]  # fmt: skip
     print_table(("", "ms/step", "fastest", "tokens/s", "peak memory"), cells, right=(1, 2, 3, 4))
@@ -253,6 +253,10 @@ def _print_summary(rows: list[Row]) -> None:
         print_table(("summary", ""), [(name, f"{value:.3g}") for name, value in ratios.items()], right=(1,))
 
 
+def _format_memory(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:,.0f} MB"
+
+
 def _title(text: str) -> None:
     click.secho(text, bold=True)
 
@@ -286,7 +290,7 @@ def _print_batches(rows: Sequence[BatchRow]) -> None:
     )
     cells = [
         (row.method, f"{row.batch:,}", f"{row.seconds * 1e3:,.1f}", f"{row.prompts_per_second:,.2f}",
-         "-" if row.memory is None else f"{row.memory / 2**20:,.0f} MB")
+         _format_memory(row.memory))
         for row in rows
     ]  # fmt: skip
     print_table(("", "batch", "ms/step", "prompts/s", "peak memory"), cells, right=(1, 2, 3, 4))

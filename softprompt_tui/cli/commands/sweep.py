@@ -19,6 +19,7 @@ from softprompt_tui.cli.commands.runs import resolve_model
 from softprompt_tui.cli.common import INTERRUPTED, json_option, library, load, narrate, print_json, print_table
 from softprompt_tui.cli.options import config_from_options, other_options, plain_option, prepare_prompt_text
 from softprompt_tui.cli.progress import ProgressDisplay
+from softprompt_tui.rendering.measures import is_for_language_model
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, strip_color
 from softprompt_tui.rendering.sweep_table import plot_sweep
@@ -117,7 +118,7 @@ def sweep(
 
     saved = save(selection or ())  # save before printing, which may fail
     if not as_json:
-        _print_results(rows)
+        _print_results(rows, config.objective)
     if selection is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         selection = _ask_selection(numbers, knee)
         saved = save(selection)
@@ -184,11 +185,11 @@ def _save(user_library: Library, prompt: SoftPrompt, stem: str) -> Entry:
     return user_library.save(prompt.named(sweep_entry_name(stem, prompt.tokens)))
 
 
-def _print_results(rows: Sequence[SweepResult]) -> None:
+def _print_results(rows: Sequence[SweepResult], objective: str) -> None:
     columns: tuple[tuple[str, str], ...] = (
         ("similarity", "similarity"), ("composed", "composed"), ("worst", "worst"), ("as text", "readout_similarity"),
     )  # fmt: skip
-    if any(row.kl is not None for row in rows):
+    if is_for_language_model(objective):
         columns = (("KL", "kl"), ("share", "kl_share"), ("agreement", "similarity"))
     headings = ("tokens", "", *(heading for heading, _ in columns), "readout")
     cells = [
@@ -204,7 +205,8 @@ def _print_results(rows: Sequence[SweepResult]) -> None:
     floor = next((row.floor for row in rows if row.floor is not None), None)
     if floor is not None:
         click.echo(f"floor of composed: {format_number(floor)}")
-    plot = plot_sweep(rows, min(MAX_PLOT_WIDTH, shutil.get_terminal_size().columns), PLOT_HEIGHT + 2)
+    width = min(MAX_PLOT_WIDTH, shutil.get_terminal_size().columns)
+    plot = plot_sweep(rows, width, PLOT_HEIGHT + 2, objective=objective)
     if plot:
         click.echo()
         click.echo(plot if sys.stdout.isatty() else strip_color(plot))

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -115,13 +114,6 @@ def test_only_a_dropped_run_can_be_restored(name: str) -> None:
     for unknown in (name, run.id):
         with pytest.raises(RunNotFound, match="no dropped run is named"):
             queue.restore(unknown)
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker = Home(monkeypatch.setenv)
-    yield worker
-    worker.close()
 
 
 def test_every_client_sees_a_run_go_and_come_back(worker: Home) -> None:

@@ -39,13 +39,6 @@ SHORT = TrainConfig(tokens=1, steps=10, contexts=())
 pytestmark = pytest.mark.usefixtures("real_worker_start")  # failures must be present from the start of the process
 
 
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    process = Home(monkeypatch.setenv)
-    yield process
-    process.close()
-
-
 def install_broken_torch(folder: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a package torch on the path that executes `statement` on import."""
     (folder / "torch").mkdir()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -35,13 +34,6 @@ print("locked", flush=True)
 sys.stdin.read()
 """
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    process = Home(monkeypatch.setenv)
-    yield process
-    process.close()
 
 
 @pytest.fixture

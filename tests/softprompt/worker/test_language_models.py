@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 
 PROMPT = "You are a pirate. Answer in one short line."
 SETTINGS = {"questions": tuple(f"What is {number}?" for number in range(12)), "steps": 60, "tokens": 2}
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    process = Home(monkeypatch.setenv)
-    yield process
-    process.close()
 
 
 def job(model: CausalLM, **settings: object) -> TrainJob:

@@ -54,14 +54,6 @@ SHORT = {"tokens": 1, "steps": 20, "contexts": ()}
 USUAL = {"tokens": 2, "steps": 30}  # with contexts
 
 
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home for this test only. Clients start its worker."""
-    worker_home = Home(monkeypatch.setenv)
-    yield worker_home
-    worker_home.close()
-
-
 @pytest.fixture(scope="module")
 def shared_worker(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[tuple[Home, Path]]:
     """A worker for all tests that leave it unchanged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,13 +26,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = save_model("Llama", tmp_path_factory.mktemp("tiny"), CHATML, max_position_embeddings=512)
     return f"local-dir:{folder}"
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker_home = Home(monkeypatch.setenv)
-    yield worker_home
-    worker_home.close()
 
 
 def write(path: Path, *pairs: tuple[str, str]) -> str:
@@ -127,3 +120,14 @@ def test_train_sends_examples_to_tune(run: Run) -> None:
     done = run("train", "a prompt", "--objective", "examples")
     assert done.returncode == 2
     assert "`softprompt-tui tune FILE` trains on examples" in done.stderr
+
+
+def test_a_sweep_of_a_language_model_has_its_own_figures(run: Run, tmp_path: Path, model: str) -> None:
+    questions = tmp_path / "questions.txt"
+    questions.write_text("".join(f"What is {number}?\n" for number in range(8)))
+    options = ("--tokens", "1,2", "--steps", "2", "--questions", str(questions), "-q")
+    done = run("sweep", "Say even or odd.", "--model", model, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:4] == ["tokens", "KL", "share", "agreement"]
+    assert "1 - similarity" not in done.stdout
+    assert " KL" in done.stdout[done.stdout.index("knee") :]

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,13 +30,6 @@ from tests.nursery import Nursery
 from tests.worker_process import Home, nicenesses, wait_for_run, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker_home = Home(monkeypatch.setenv)
-    yield worker_home
-    worker_home.close()
 
 
 def start_on_terminal(*args: str) -> tuple[subprocess.Popen[bytes], int]:

@@ -19,11 +19,11 @@ def lines(rows: tuple[SweepResult, ...], objective: str = "", width: int = 80) -
 
 
 def test_a_running_sweep_shows_what_is_known() -> None:
-    heading, one, four, sixteen = lines(ROWS)
+    heading, with_1, with_4, with_16 = lines(ROWS)
     assert heading.split() == ["tokens", "similar"]
-    assert four.count("━") == 2 * one.count("━")  # two nines
-    assert "4 knee" in four
-    assert sixteen.split() == ["16", "…"]
+    assert with_4.count("━") == 2 * with_1.count("━")  # two nines
+    assert "4 knee" in with_4
+    assert with_16.split() == ["16", "…"]
 
 
 def test_a_finished_sweep_shows_the_nearest_words() -> None:

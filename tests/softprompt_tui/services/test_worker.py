@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +17,6 @@ from softprompt_tui.services.worker import ConnectionState, WorkerConnection, Wo
 from tests.conftest import FOX
 from tests.nursery import Nursery
 from tests.worker_process import Home
-
-
-@pytest.fixture
-def worker(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    worker = Home(monkeypatch.setenv)
-    yield worker
-    worker.close()
 
 
 def test_the_run_of_an_older_worker_is_shown_live_until_a_new_worker_takes_over(worker: Home, nursery: Nursery) -> None:

@@ -1,7 +1,7 @@
-"""The token ids of a question with a hard prompt, soft tokens or nothing in its place.
+"""The token ids of a question with a hard prompt, with soft tokens, or alone.
 
-In the placements "system" and "user" the question is a turn of the chat template. In the placement "start" there is no
-template: the prompt begins the text, and the question follows on the next line.
+In the placements "system" and "user", the question is a turn of the chat template. In the placement "start", there is
+no template: the prompt begins the text, and the question follows on the next line.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _PADDING = (
     "to score several questions at once, pad them on the right: padding on the left would stand between the soft "
     "tokens and the question. To generate, ask one question at a time."
 )
-_DIFFERS = ": answers differ from those measured. For KoboldAI, train in the placement start."
+_DIFFERS = ": answers differ from those measured. For KoboldAI, train with the placement start."
 _OTHER_QUESTIONS = (
     "the file holds the whole chat with this question. For others, export again, or use the code of the format "
     "transformers."
