@@ -56,7 +56,7 @@ def test_a_search_is_shown_live_and_its_result_stays_with_the_entry() -> None:
         d.worker.begin(run)
         d.worker.report_search(run, 7, "dawn pier", 0.91)
         await d.shows(
-            "hard    0.9100  dawn pier",
+            "hard    0.9100 dawn pier",
             "round 7 of 100",
             "live: hard readout of lake",
             "1 - similarity of the best text",
@@ -190,7 +190,7 @@ def test_on_a_small_screen_the_readout_grows_while_it_has_the_focus() -> None:
         await select_entry(d)
         await d.shows("soft 0.9971  as text 0.8000  hard 0.9713  dawn")
         await d.pilot.press("f9")
-        await d.shows("hard    0.9713  dawn lakeside pines mist", "[v1]", "y copy it")
+        await d.shows("hard    0.9713 dawn lakeside pines mist", "[v1]", "y copy it")
         await d.pilot.press("f4")
         await d.shows("soft 0.9971  as text")
 

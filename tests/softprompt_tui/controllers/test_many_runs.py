@@ -38,8 +38,9 @@ def test_a_long_list_is_painted_page_by_page_and_follows_changes() -> None:
                 worker.end(listed[220], error="out of memory")  # of the last page
                 await d.shows("running")
                 await d.until(lambda: (run := app.runs.by_id.get(listed[220])) and run.state == "failed")
-                await d.pilot.press("d")  # keys work while the list is still arriving
-                await d.until(lambda: listed[0] not in app.runs.by_id)
+                await d.shows("s Stop")  # the cursor is on the run that trains, which cannot be dropped
+                await d.pilot.press("j", "d")  # keys work while the list is still arriving
+                await d.until(lambda: listed[1] not in app.runs.by_id)
                 worker.may_send_pages.set()
                 await d.until(lambda: len(app.runs.by_id) == 249)
                 assert app.runs.by_id[listed[220]].state == "failed"
