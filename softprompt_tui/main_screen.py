@@ -42,6 +42,7 @@ from softprompt_tui.widgets.pane import Pane, pane_title
 from softprompt_tui.widgets.prompt import PromptPane
 from softprompt_tui.widgets.readout import ReadoutPane
 from softprompt_tui.widgets.runs import RunsPane
+from softprompt_tui.widgets.sized_text import SizedText
 from softprompt_tui.widgets.title import TitleLine
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ class MainScreen(Screen[None]):
             await parent.mount(DetailPane())
             self._paint_detail()
 
+    @on(SizedText.Resized)
     def _share_lines_with_details(self) -> None:
         """On a huge terminal, make the details as high as their text has been so far, and leave the rest to the lists.
 
@@ -496,8 +498,6 @@ class MainScreen(Screen[None]):
             self.detail_pane.clear()
         else:
             self.detail_pane.show(*detail.facts)
-        if self.has_room_for_all:
-            self.call_after_refresh(self._share_lines_with_details)  # it needs the height of the new text
         has_failed = detail.figures is not None and detail.figures.failure is not None
         right = self.query_one("#right")
         right.set_class(has_failed, "-failed")

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
@@ -18,6 +19,7 @@ from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.loss import FIGURE_CLASSES, LossFigures, Styles, render_figures
+from softprompt_tui.widgets.sized_text import SizedText
 
 MIN_TITLE_CELLS = 12
 ZOOMS = (1, 2, 5, 20)  # shows the last 1/n of the steps
@@ -40,14 +42,6 @@ class PlottedCurve(NamedTuple):
     curve_labels: Sequence[str] = ()
 
 
-class PlotArea(Static):
-    """The plot, whose size depends on the terminal and on the lines of figures below it."""
-
-    def on_resize(self) -> None:
-        if isinstance(self.screen, PlotScreen):
-            self.screen.draw()
-
-
 class PlotScreen(ModalScreen[None]):
     """Shows a curve and its figures on the whole screen. Code that adds points to the series must call `draw`."""
 
@@ -65,13 +59,17 @@ class PlotScreen(ModalScreen[None]):
         self.zoom_level, self.shows_similarity = 0, False
 
     def compose(self) -> ComposeResult:
-        yield PlotArea("", id="plot", markup=False)
+        yield SizedText("", id="plot", markup=False)
         yield Static("", id="plot-figures", markup=False)
         yield KeyBar()
 
     def on_mount(self) -> None:
         self.call_after_refresh(self.draw)
         self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self.draw))
+
+    @on(SizedText.Resized)
+    def _plot_resized(self) -> None:  # by the terminal, or by the lines of figures below it
+        self.draw()
 
     def follow(self, shown: PlottedCurve) -> None:
         """Show a different curve, or the same one after more steps."""

@@ -25,6 +25,7 @@ from softprompt_tui.screens.words import WordsScreen
 from softprompt_tui.widgets.key_bar import KeyBar
 from softprompt_tui.widgets.lazy_table import PAGE_ROWS, Column, Row, Table
 from softprompt_tui.widgets.library import GOOD_SIMILARITY
+from softprompt_tui.widgets.sized_text import SizedText
 from softprompt_tui.widgets.steady_text import update_if_changed
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class SweepScreen(ModalScreen[None]):
         yield Static("", id="sweep-state", markup=False)
         with Horizontal(id="sweep-body"):
             yield Table(_columns(self.run.objective), id="swept", verb=lambda: "")
-            yield Static("", id="sweep-plot", markup=False)
+            yield SizedText("", id="sweep-plot", markup=False)
         yield Static("", id="sweep-row", markup=False)
         yield KeyBar(compact=self.app.size.width < 72)
 
@@ -146,7 +147,6 @@ class SweepScreen(ModalScreen[None]):
             self.refresh_bindings()
         self._describe_current_row()
         self._plot()
-        self.call_after_refresh(self._plot)  # the lines above may have changed its size
 
     def _update(self, name: str, text: Text) -> None:
         update_if_changed(self.query_one(f"#{name}", Static), text)
@@ -156,6 +156,7 @@ class SweepScreen(ModalScreen[None]):
         numbers = (format_number(getattr(row, measure.field)) for measure in sweep_measures(self.run.objective))
         return (f"{row.tokens:>2} {status}", *numbers, row.readout_text or "")
 
+    @on(SizedText.Resized)
     def _plot(self) -> None:
         target = self.query_one("#sweep-plot", Static)
         inputs = (self._rows, target.size, self.app.theme)

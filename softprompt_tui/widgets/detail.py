@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.widgets import Static
 
 from softprompt_tui.rendering.details import Facts
+from softprompt_tui.widgets.sized_text import SizedText
 
 PLACEHOLDER = "Shows prompt, settings and results of the current run or entry."
 
@@ -21,20 +21,20 @@ class DetailPane(VerticalScroll):
         self._facts: Facts | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static(PLACEHOLDER, id="details", markup=False)
+        yield SizedText(PLACEHOLDER, id="details", markup=False)
 
     def show(self, subject: str, facts: Facts) -> None:
         if subject != self._subject:
             self.scroll_home(animate=False)
         if (subject, facts) != (self._subject, self._facts):
             self._subject, self._facts = subject, facts
-            self.query_one("#details", Static).update(facts.render())
+            self.query_one("#details", SizedText).update(facts.render())
 
     @property
     def text_lines(self) -> int:
         """The lines that the text takes."""
-        return self.query_one("#details", Static).outer_size.height
+        return self.query_one("#details", SizedText).outer_size.height
 
     def clear(self) -> None:
         self._subject, self._facts = "", None
-        self.query_one("#details", Static).update(PLACEHOLDER)
+        self.query_one("#details", SizedText).update(PLACEHOLDER)
