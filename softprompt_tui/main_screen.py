@@ -32,6 +32,7 @@ from softprompt_tui.messages import OnEntry, OnRun
 from softprompt_tui.painter import Painter
 from softprompt_tui.rendering.curve import is_plottable
 from softprompt_tui.rendering.devices import describe_load
+from softprompt_tui.state.fields import changed_settings
 from softprompt_tui.state.settings import DEFAULT_MODEL, PAINT_SECONDS, Form
 from softprompt_tui.widgets.composition import ComposePane
 from softprompt_tui.widgets.detail import DetailPane
@@ -634,7 +635,9 @@ class MainScreen(Screen[None]):
         self.queries.count(self.prompt_pane.editor.text, self.form.fields["model"], self._show_count)
 
     def _show_count(self, counted: PromptCount) -> None:
-        self.prompt_pane.show_count(counted.tokens, len(self.settings.more), counted.syntax)
+        more = self.settings.more
+        changed = changed_settings(more, self.prompt_pane.model_kind) if more else {}
+        self.prompt_pane.show_count(counted.tokens, len(changed), counted.syntax)
         fields = self.form.fields
         chosen = (fields["model"], fields["device"])
         if chosen != self._measured_on:  # the composition uses the chosen model too
@@ -672,7 +675,7 @@ class MainScreen(Screen[None]):
     async def _ask_more(self) -> None:
         from softprompt_tui.screens.training_settings import SettingsScreen
 
-        typed = await self.context.ask(SettingsScreen(self.settings.more))
+        typed = await self.context.ask(SettingsScreen(self.settings.more, self.prompt_pane.model_kind))
         if typed is not None:
             self.settings.more = typed
             self.context.save_settings()

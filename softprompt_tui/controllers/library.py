@@ -303,8 +303,9 @@ class LibraryController:
             self.context.post(TagChosen(labels.get(label, "")))
 
     async def _vary(self, entry: str) -> None:
-        from softprompt_tui.screens.training_settings import changed_settings
+        from softprompt.encoders.catalog import model_kind
         from softprompt_tui.services.job_form import variation_fields
+        from softprompt_tui.state.fields import changed_settings
 
         prompt = (await self._in_thread(self.context.library.open, entry)).prompt
         if not prompt.hard_prompt:
@@ -312,7 +313,7 @@ class LibraryController:
                 f"the hard prompt of {prompt.name} is unknown, so it cannot be varied. Press H to set the hard prompt."
             )
         fields, more = variation_fields(prompt)
-        self.context.settings.more = changed_settings(more)
+        self.context.settings.more = changed_settings(more, model_kind(prompt.model))
         self.context.post(PromptLoaded(prompt.hard_prompt, fields))
         self.context.show_status(
             f"a variation of {prompt.name}, seed {more['seed']}: ctrl+t trains it, F8 shows all settings",

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from softprompt_tui.rendering.grid import label_grid
-from softprompt_tui.state.fields import MORE_FIELDS
+from softprompt_tui.state.fields import explained_settings
 from softprompt_tui.widgets.key_bar import DialogKeys
 
 Keys = tuple[tuple[str, str], ...]
@@ -156,7 +156,7 @@ PANE_HELP["models"] = (
 PANE_HELP["settings"] = (
     "All training settings that the prompt pane does not show. They stay until you change them again; the lower edge "
     "of the prompt pane says how many differ from their defaults.",
-    (*((field.label, field.explain()) for field in MORE_FIELDS.values()), ("ctrl+d", "set all to their defaults")),
+    (*explained_settings(), ("ctrl+d", "set all to their defaults")),
 )
 PANE_HELP["export"] = (
     "Writes a copy for another program; the soft prompt stays in the library. A program can only use vectors of the "

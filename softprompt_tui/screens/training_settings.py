@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -11,14 +11,19 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
 from softprompt_tui.rendering.sanitize import strip_control_chars
-from softprompt_tui.state.fields import MORE_FIELDS, Field
+from softprompt_tui.state.fields import MORE_GROUPS, Field, changed_settings, settings_of
 from softprompt_tui.widgets.choice_input import ChoiceInput
 from softprompt_tui.widgets.field_help import FieldHelp
 from softprompt_tui.widgets.key_bar import DialogKeys
 from softprompt_tui.widgets.line_input import LineInput
 
+if TYPE_CHECKING:
+    from softprompt.config import ModelKind
+
 
 class SettingsScreen(ModalScreen[dict[str, str] | None]):
+    """Shows the settings that a kind of model has. Returns all that differ from their defaults, of both kinds."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take", "Apply", key_display="enter", priority=True),
         Binding("tab", "app.field(1)", "Next", priority=True),
@@ -27,19 +32,24 @@ class SettingsScreen(ModalScreen[dict[str, str] | None]):
         Binding("escape", "dismiss(None)", "Cancel", key_display="esc"),
     ]
 
-    def __init__(self, values: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, str], kind: ModelKind) -> None:
         super().__init__(classes="dialog")
-        self.values = values
+        self.values, self.kind, self.fields = values, kind, settings_of(kind)
 
     def compose(self) -> ComposeResult:
         with Vertical() as dialog:
-            dialog.border_title = "All training settings"
+            dialog.border_title = f"All training settings{' of a language model' * (self.kind == 'causal')}"
             with VerticalScroll(can_focus=False):
-                for name, field in MORE_FIELDS.items():
-                    with Horizontal(classes="fields"):
-                        yield Label(field.label)
-                        yield _input(field, strip_control_chars(self.values.get(name, field.default)), f"more-{name}")
-                        yield Label(field.meaning, classes="meaning")
+                for group, names in MORE_GROUPS.items():
+                    fields = {name: self.fields[name] for name in names if name in self.fields}
+                    if fields:
+                        yield Label(group, classes="group")
+                    for name, field in fields.items():
+                        value = strip_control_chars(self.values.get(name, field.default))
+                        with Horizontal(classes="fields"):
+                            yield Label(field.label)
+                            yield _input(field, value, f"more-{name}")
+                            yield Label(field.meaning, classes="meaning")
             with Vertical(classes="footer"):
                 yield FieldHelp(id="meaning")
                 yield DialogKeys()
@@ -54,20 +64,16 @@ class SettingsScreen(ModalScreen[dict[str, str] | None]):
         """Explain the focused field below the fields."""
         if isinstance(line := self.focused, Input):
             name = (line.id or "").removeprefix("more-")
-            self.query_one(FieldHelp).show(MORE_FIELDS.get(name), line.value)
+            self.query_one(FieldHelp).show(self.fields.get(name), line.value)
 
     def action_usual(self) -> None:
-        for name, field in MORE_FIELDS.items():
+        for name, field in self.fields.items():
             self.query_one(f"#more-{name}", Input).value = field.default
 
     def action_take(self) -> None:
-        typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in MORE_FIELDS}
-        self.dismiss(changed_settings(typed))
-
-
-def changed_settings(values: dict[str, str]) -> dict[str, str]:
-    """Return the values that differ from the defaults."""
-    return {name: value for name, value in values.items() if value != MORE_FIELDS[name].default}
+        typed = {name: self.query_one(f"#more-{name}", Input).value.strip() for name in self.fields}
+        hidden = {name: value for name, value in self.values.items() if name not in self.fields}
+        self.dismiss(hidden | changed_settings(typed, self.kind))
 
 
 def _input(field: Field, value: str, id: str) -> Input:

@@ -12,13 +12,13 @@ from softprompt.jobs.job import SweepJob, TrainJob, saved_config
 from softprompt.jobs.parsing import LIST_SEPARATOR, NO_WORDS, YES_WORDS, split_list
 from softprompt.prompts.contexts import TRAINING_CONTEXTS
 from softprompt.prompts.questions import read_questions
+from softprompt_tui.state.fields import CAUSAL_SWEEP, DEFAULT_SWEEP, changed_settings
 
 if TYPE_CHECKING:
     from softprompt.prompts.soft_prompt import SoftPrompt
     from softprompt.prompts.syntax import PreparedPrompt
     from softprompt_tui.state.settings import Form
 
-DEFAULT_SWEEP, CAUSAL_SWEEP = "1-16", "1,2,4,8,16"
 MAX_SHOWN = 40  # characters of a refused value
 
 
@@ -50,6 +50,7 @@ def job_from_form(form: Form, more: dict[str, str]) -> TrainJob:
     if (path := find_local(model)) is not None:
         model = f"{LOCAL_PREFIX}{path}"
     kind = model_kind(model)
+    more = changed_settings(more, kind)  # those of another kind of model wait for one
     tokens = fields["tokens"].lower()
     if tokens:
         settings["tokens"] = "auto" if tokens == "auto" else _parse_int("tokens", tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from softprompt_tui.state.fields import MORE_FIELDS, PROMPT_FIELDS
+from softprompt_tui.state.fields import PROMPT_FIELDS, explained_settings
 
 
 class Word(NamedTuple):
@@ -141,4 +141,4 @@ def explained_fields(pane: str) -> list[tuple[str, str]]:
     """Return the fields of the prompt pane and the training settings, each with its explanation."""
     if pane != "prompt":
         return []
-    return [(field.label, field.explain()) for field in (*PROMPT_FIELDS.values(), *MORE_FIELDS.values())]
+    return [*((field.label, field.explain()) for field in PROMPT_FIELDS.values()), *explained_settings()]

@@ -29,6 +29,7 @@ from softprompt_tui.widgets.line_input import COMPACT, LineInput, is_alt_key
 from softprompt_tui.widgets.pane import pane_title
 
 if TYPE_CHECKING:
+    from softprompt.config import ModelKind
     from softprompt.prompts.syntax import SyntaxSpan
     from softprompt.system.devices import DeviceFacts
     from softprompt_tui.services.token_count import TokenCount
@@ -193,17 +194,18 @@ class PromptPane(Vertical):
 
     def _adopt_defaults(self) -> None:
         """Replace the defaults of another kind of model by those of the chosen model."""
-        fields, chosen = self.fields, self._kind_defaults()
+        fields, chosen = self.fields, KIND_DEFAULTS[self.model_kind]
         for defaults in KIND_DEFAULTS.values():
             for name, value in defaults.items():
                 if fields[name] == value != chosen[name]:
                     self.set_field(name, chosen[name])
 
-    def _kind_defaults(self) -> dict[str, str]:
-        """Return the defaults that depend on the kind of the chosen model."""
+    @property
+    def model_kind(self) -> ModelKind:
+        """The kind of the chosen model."""
         from softprompt.encoders.catalog import model_kind  # not needed for the first paint
 
-        return KIND_DEFAULTS[model_kind(self.fields["model"] or DEFAULT_MODEL)]
+        return model_kind(self.fields["model"] or DEFAULT_MODEL)
 
     def _explain(self) -> None:
         """Explain the focused field above the fields. The editor, which is not in use then, gives up the lines."""
@@ -214,7 +216,7 @@ class PromptPane(Vertical):
         if explanation.display and isinstance(focused, Input):
             field = FIELDS[name]
             if name in KIND_DEFAULTS["text"]:
-                field = replace(field, default=self._kind_defaults()[name])
+                field = replace(field, default=KIND_DEFAULTS[self.model_kind][name])
             explanation.show(field, focused.value)
 
     def on_mount(self) -> None:

@@ -37,9 +37,10 @@ from softprompt_tui.screens.sweep import _columns as sweep_columns
 from softprompt_tui.screens.text_viewer import TextScreen
 from softprompt_tui.screens.training_settings import SettingsScreen
 from softprompt_tui.screens.words import WordsScreen
+from softprompt_tui.services.job_form import job_from_form
 from softprompt_tui.services.words import PANE_WORDS, WORDS, find_word
 from softprompt_tui.state import fields
-from softprompt_tui.state.fields import MORE_FIELDS, PROMPT_FIELDS
+from softprompt_tui.state.fields import MORE_FIELDS, PROMPT_FIELDS, settings_of
 from softprompt_tui.state.series import Series
 from softprompt_tui.state.settings import Settings
 from softprompt_tui.widgets.choice_input import ChoiceInput
@@ -182,7 +183,7 @@ def dialogs(d: Session) -> dict[type[Screen[object]], Callable[[], Screen[object
         PlotScreen: lambda: PlotScreen(PlottedCurve("fox", Series())),
         ModelsScreen: lambda: ModelsScreen(d.app),
         ProgressScreen: lambda: ProgressScreen("reading", _wait()),
-        SettingsScreen: lambda: SettingsScreen({}),
+        SettingsScreen: lambda: SettingsScreen({}, "text"),
         SweepScreen: lambda: SweepScreen(d.app, _sweep_run(), ""),
         TextScreen: lambda: TextScreen("text"),
     }  # type: ignore[dict-item]
@@ -291,7 +292,7 @@ def test_every_field_explains_itself_when_it_is_focused(width: int) -> None:
         await d.pilot.press("f8")
         await d.until(lambda: isinstance(d.app.screen, SettingsScreen))
         explanation = d.app.screen.query_one(FieldHelp)
-        for name, field in MORE_FIELDS.items():
+        for name, field in settings_of("text").items():
             line = d.app.screen.query_one(f"#more-{name}", Input)
             await d.until(lambda line=line: d.app.focused is line)
             label, words = f"{field.label}: ", field.explain(line.value)
@@ -328,8 +329,8 @@ def test_an_explanation_says_what_is_allowed_and_the_default() -> None:
 
 
 def test_a_choice_cannot_be_mistyped() -> None:
-    chosen = [(name, field) for name, field in MORE_FIELDS.items() if field.choices]
-    names = {"init", "objective", "family", "norms", "plain", "long", "precision", "placement", "hard", "words"}
+    chosen = [(name, field) for name, field in settings_of("text").items() if field.choices]
+    names = {"init", "objective", "family", "norms", "plain", "long", "precision", "hard", "words"}
     assert dict(chosen).keys() == names
 
     async def scene(d: Session) -> None:
@@ -375,6 +376,23 @@ def test_contexts_and_hard_also_take_a_text() -> None:
         await d.until(lambda: d.app.settings.more == {"hard": "8"})
 
     run_scene(scene)
+
+
+def test_the_settings_are_those_of_the_chosen_model_with_its_defaults() -> None:
+    async def scene(d: Session) -> None:
+        d.app.settings.more = {"family": "sdxl", "seed": "3"}
+        d.app.main.prompt_pane.set_field("model", "smollm2")
+        await d.pilot.press("f8")
+        await d.shows("of a language model", "rate      0.3", "init      first", "placement system")
+        assert "family" not in d.text()
+        d.app.screen.set_focus(d.app.screen.query_one("#more-init", ChoiceInput))
+        await d.pilot.press("n", "enter")  # noise, the default of text encoders only
+        await d.until(lambda: d.app.settings.more == {"family": "sdxl", "seed": "3", "init": "noise"})
+        await d.shows("F8 2 set")  # the family of image programs waits for a text encoder
+        config = job_from_form(d.app.main.form, d.app.settings.more).config
+        assert (config.init, config.seed, config.family, config.rate) == ("noise", 3, "sd1", 0.3)
+
+    run_scene(scene, 100, 40)
 
 
 # words

@@ -23,7 +23,8 @@ from softprompt_tui.rendering.measures import is_for_language_model
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.plots import MAX_PLOT_WIDTH, PLOT_HEIGHT, strip_color
 from softprompt_tui.rendering.sweep_table import plot_sweep
-from softprompt_tui.services.job_form import CAUSAL_SWEEP, DEFAULT_SWEEP, default_sweep, parse_token_counts
+from softprompt_tui.services.job_form import default_sweep, parse_token_counts
+from softprompt_tui.state.fields import CAUSAL_SWEEP, DEFAULT_SWEEP
 
 if TYPE_CHECKING:
     from softprompt.config import TrainConfig
