@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.geometry import Size
 
 from softprompt_tui.rendering.details import Facts
+from softprompt_tui.widgets.pane import explain_when_empty
 from softprompt_tui.widgets.sized_text import SizedText
+from softprompt_tui.widgets.steady_text import update_if_changed
 
 PLACEHOLDER = "Shows prompt, settings and results of the current run or entry."
+MEANINGS = (  # shown where there is room
+    ("similarity", "of the soft prompt to your prompt; 1: no difference"),
+    ("composed", "the same, while it stands inside sentences"),
+    ("floor", "what you get without training; look for far more"),
+    ("readout", "the nearest words: only a hint, the vectors count"),
+)
 
 
 class DetailPane(VerticalScroll):
@@ -21,7 +30,7 @@ class DetailPane(VerticalScroll):
         self._facts: Facts | None = None
 
     def compose(self) -> ComposeResult:
-        yield SizedText(PLACEHOLDER, id="details", markup=False)
+        yield SizedText(id="details", markup=False)
 
     def show(self, subject: str, facts: Facts) -> None:
         if subject != self._subject:
@@ -37,4 +46,13 @@ class DetailPane(VerticalScroll):
 
     def clear(self) -> None:
         self._subject, self._facts = "", None
-        self.query_one("#details", SizedText).update(PLACEHOLDER)
+        self._explain()
+
+    def on_resize(self) -> None:
+        if self._facts is None:
+            self._explain()
+
+    def _explain(self) -> None:
+        target = self.query_one("#details", SizedText)
+        room = Size(target.content_size.width, self.size.height)
+        update_if_changed(target, explain_when_empty(PLACEHOLDER, MEANINGS, room))

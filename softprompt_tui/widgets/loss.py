@@ -23,7 +23,7 @@ from softprompt_tui.rendering.numbers import format_duration, format_number, for
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.state.series import Series
 from softprompt_tui.widgets.curve import LossCurve
-from softprompt_tui.widgets.pane import escape_title, pane_title, title_with_keys
+from softprompt_tui.widgets.pane import escape_title, explain_when_empty, pane_title, title_with_keys
 from softprompt_tui.widgets.steady_text import SteadyText
 
 FAILURE_ACTIONS = {
@@ -42,6 +42,14 @@ ACTION_KEYS = {str(action): key for key, (action, _) in FAILURE_ACTIONS.items()}
 TITLE = pane_title("F3", "Loss", "plot")
 WHOLE_SCREEN = title_with_keys("", ["F3 whole screen"], 80)
 PLACEHOLDER = "Nothing is training yet.\nctrl+t trains the prompt,\nF7 sweeps 1 to 16 soft tokens."
+FIRST_STEPS = (  # shown where there is room
+    ("F2", "type a prompt that is to become a few soft tokens"),
+    ("ctrl+t", "train it, and watch the loss fall here"),
+    ("F7", "sweep it, to see how many tokens it needs"),
+    ("F4", "find the result in the library: rename, tag, export"),
+    ("F5", "use it as a word: [name] mountain view"),
+    ("F1", "see all keys, and read the guides"),
+)
 
 
 class LossFigures(NamedTuple):
@@ -105,7 +113,7 @@ class LossPane(Vertical, can_focus=True):
 
     def compose(self) -> ComposeResult:
         yield LossCurve(id="curve")
-        yield SteadyText(PLACEHOLDER, id="figures", classes="-placeholder", markup=False)
+        yield SteadyText(id="figures", classes="-placeholder", markup=False)
         with VerticalScroll(id="failure", can_focus=False):
             yield Static("", markup=False)
 
@@ -208,6 +216,8 @@ class LossPane(Vertical, can_focus=True):
     def on_resize(self) -> None:
         if self._title:
             self._show_figures()
+        else:
+            self._show_placeholder()
         self.call_after_refresh(self._draw)
         self._render_failure()
 
@@ -217,10 +227,14 @@ class LossPane(Vertical, can_focus=True):
         self._show_failure(None)
         self._series, self._figures, self._curve = Series(), LossFigures(), Curve()
         self._draw()
+        self._show_placeholder()
+
+    def _show_placeholder(self) -> None:
+        """Say what the pane is for and, where there is room, what to do first."""
         shown = self.query_one("#figures", SteadyText)
         shown.display = True
         shown.add_class("-placeholder")
-        shown.update(PLACEHOLDER)
+        shown.show(explain_when_empty(PLACEHOLDER, FIRST_STEPS, self.size))
 
 
 def _render_compactly(figures: LossFigures, width: int, styles: Styles) -> Text:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
+from rich.cells import cell_len
+from rich.text import Text
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -29,6 +32,21 @@ def title_with_keys(words: str, hints: Iterable[str], width: int) -> str:
         if length + len(gap) + len(hint) <= width:
             markup, length = f"{markup}{gap}[$accent]{key}[/] {what}", length + len(gap) + len(hint)
     return markup
+
+
+def explain_when_empty(purpose: str, items: Sequence[tuple[str, str]], size: Size) -> Text:
+    """Return what an empty pane is for, or its first line and a list of items with their meanings, if all of it fits.
+
+    Args:
+        size: the cells and lines of the pane.
+    """
+    column = max(cell_len(item) for item, _ in items) + 2
+    if size.height < len(items) + 2 or size.width < column + max(cell_len(meaning) for _, meaning in items):
+        return Text(purpose)
+    text = Text(purpose.partition("\n")[0]).append("\n")
+    for item, meaning in items:
+        text.append(f"\n{item:<{column}}", "bold").append(meaning)
+    return text
 
 
 WidgetT = TypeVar("WidgetT", bound=Widget)

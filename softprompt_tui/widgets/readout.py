@@ -16,7 +16,7 @@ from softprompt_tui.rendering.answers import WORDS_NOTE
 from softprompt_tui.rendering.numbers import format_number
 from softprompt_tui.rendering.sanitize import sanitize
 from softprompt_tui.rendering.sweep_text import describe_sweep
-from softprompt_tui.widgets.pane import pane_title
+from softprompt_tui.widgets.pane import explain_when_empty, pane_title
 from softprompt_tui.widgets.steady_text import SteadyText
 
 COSINES_FROM_WIDTH = 60  # cells; narrower panes list alternatives without cosines
@@ -33,6 +33,12 @@ KEY_X = pane_title("x", "hard readout", "harden", chosen=False)
 KEY_Y = pane_title("y", "copy it", "copy_hard", chosen=False)
 KEY_SWEEP = pane_title("F6 enter", "opens the sweep", "pane('runs')", chosen=False)
 PLACEHOLDER = "Shows the nearest words of each soft token."
+MEANINGS = (  # shown where there is room
+    ("soft", "how similar the soft tokens are to the prompt"),
+    ("as text", "the same of their nearest words, typed as a text"),
+    ("hard", "the same of the best real words, which x searches for"),
+    ("[v1]", "the first soft token: its nearest words and their cosines"),
+)
 
 
 class HardReadoutView(NamedTuple):
@@ -86,12 +92,12 @@ class ReadoutPane(VerticalScroll):
     def __init__(self) -> None:
         super().__init__(id="readout-pane", classes="pane")
         self.border_title = pane_title("F9", "Readout", "pane('readout')")
-        self._subject = ""
+        self._subject = self._message = ""
         self._shown: Readout | None = None
         self._changed: set[int] = set()
 
     def compose(self) -> ComposeResult:
-        yield SteadyText(PLACEHOLDER, id="readout", classes="-placeholder", markup=False)
+        yield SteadyText(id="readout", classes="-placeholder", markup=False)
 
     @property
     def hard(self) -> HardReadoutView | None:
@@ -117,11 +123,14 @@ class ReadoutPane(VerticalScroll):
             self._draw()
 
     def clear(self, message: str = "") -> None:
-        self._subject, self._shown = "", None
+        self._subject, self._shown, self._message = "", None, message
         self.border_subtitle = ""
-        self.query_one("#readout", SteadyText).add_class("-placeholder").update(message or PLACEHOLDER)
+        text = Text(message) if message else explain_when_empty(PLACEHOLDER, MEANINGS, self.size)
+        self.query_one("#readout", SteadyText).add_class("-placeholder").show(text)
 
     def on_resize(self) -> None:
+        if self._shown is None:
+            self.clear(self._message)
         self.repaint()
 
     def repaint(self) -> None:
