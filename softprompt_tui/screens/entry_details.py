@@ -35,7 +35,8 @@ class EntryDetailsScreen(ModalScreen[str]):
         self.facts, self.no_port, self.can_assign = facts, no_port, can_assign
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="wide"):
+        with Vertical(classes="wide") as dialog:
+            dialog.border_title = "Details"
             with VerticalScroll():
                 yield Static(self.facts, id="detail-text", markup=False)
             if self.no_port:

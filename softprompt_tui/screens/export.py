@@ -22,6 +22,7 @@ from softprompt_tui.widgets.field_help import FieldHelp
 from softprompt_tui.widgets.key_bar import DialogKeys
 from softprompt_tui.widgets.lazy_table import Column, Row, Table
 from softprompt_tui.widgets.line_input import LineInput
+from softprompt_tui.widgets.pane import escape_title
 
 FITS = "fits"
 COLUMNS = (
@@ -32,10 +33,10 @@ COLUMNS = (
 
 PROGRAM = Field("for", "the program that is to read the file", "up and down choose", next(iter(PROGRAMS)))
 FIELDS = {
-    "out": Field("to", "where to write", "a folder, or a file name"),
-    "other": Field("with", "for SDXL: the other half of the pair", "a name in the library"),
-    "token": Field("as", "for diffusers: the word to type in a prompt", "one word", "<name>"),
-    "question": Field("ask", "for vllm and sglang: the question in the request", "a text; empty: none"),
+    "out": Field("write to", "where to write", "a folder, or a file name"),
+    "other": Field("pair", "for SDXL: the other half of the pair", "a name in the library"),
+    "token": Field("word", "for diffusers: the word to type in a prompt", "one word", "<name>"),
+    "question": Field("question", "for vllm and sglang: the text in the request", "a text; empty: none"),
 }
 _OF_TEXT_ENCODERS, _OF_LANGUAGE_MODELS = ("out", "other", "token"), ("out", "question")
 
@@ -92,13 +93,13 @@ class ExportScreen(ModalScreen[ExportRequest | None]):
         self.refused, self.trouble = refused, trouble
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="tall"):
-            yield Static(self.heading, markup=False)
+        with Vertical(classes="tall") as dialog:
+            dialog.border_title = escape_title(self.heading)
             yield Table(COLUMNS, id="programs")
             typed = self.refused or ExportRequest("", abbreviate_home(self.folder))
             for name in self.names:
                 with Horizontal(classes="fields"):
-                    yield Label(f"{FIELDS[name].label:<4}")
+                    yield Label(f"{FIELDS[name].label:<8}")
                     value = strip_control_chars(getattr(typed, name))
                     yield LineInput(value, id=name)
             if self.trouble:

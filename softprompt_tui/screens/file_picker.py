@@ -19,6 +19,7 @@ from softprompt_tui.rendering.sanitize import sanitize, strip_control_chars
 from softprompt_tui.widgets.directory_list import DirectoryList
 from softprompt_tui.widgets.key_bar import DialogKeys
 from softprompt_tui.widgets.line_input import LineInput
+from softprompt_tui.widgets.pane import escape_title
 
 
 def expand_home(path: str) -> str:
@@ -71,8 +72,8 @@ class FilePickerScreen(ModalScreen[FileSelection | None]):
         self.marked, self.trouble = marked, trouble
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="tall"):
-            yield Static(self.heading, markup=False)
+        with Vertical(classes="tall") as dialog:
+            dialog.border_title = escape_title(self.heading)
             path = strip_control_chars(abbreviate_home(self.folder))
             yield LineInput(path, id="path")
             yield DirectoryList(self.folder, self.only_folders, id="folder")

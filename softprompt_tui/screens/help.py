@@ -163,9 +163,9 @@ PANE_HELP["export"] = (
     "width that its text encoder has, so train with that model, or port the prompt: i in the library.",
     (
         ("for", "the program that is to read the file"),
-        ("to", "a folder, or a file name with the program's suffix"),
-        ("with", "for SDXL, which reads two encoders: the soft prompt for the other one"),
-        ("as", "for diffusers: the word that stands for the soft prompt"),
+        ("write to", "a folder, or a file name with the program's suffix"),
+        ("pair", "for SDXL, which reads two encoders: the soft prompt for the other one"),
+        ("word", "for diffusers: the word that stands for the soft prompt"),
         ("ctrl+f", "choose the folder"),
         ("enter", "write the file, and show what to type in the program"),
     ),
@@ -242,13 +242,13 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         about, keys = PANE_HELP[self.pane]
         text = Group(
-            Text(self.pane.capitalize(), "bold"),
-            Text(f"\n{about}\n"),
+            Text(f"{about}\n"),
             label_grid(keys, "bold"),
             Text("\nEverywhere\n", "bold"),
             label_grid(GLOBAL_KEYS, "bold"),
         )
-        with Vertical():
+        with Vertical() as dialog:
+            dialog.border_title = f"Help: {self.pane}"
             with VerticalScroll():
                 yield Static(text, id="help-text", markup=False)
             yield DialogKeys()

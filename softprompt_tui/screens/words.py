@@ -30,12 +30,13 @@ class WordsScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         own = words_of(self.pane)
-        parts: list[Text] = [Text(f"Words in {self.pane}\n", "bold"), *_paragraphs(own)]
+        parts = list(_paragraphs(own))
         if fields := explained_fields(self.pane):
             parts += [Text("Fields\n", "bold"), *(_paragraph(label, meaning) for label, meaning in fields), Text()]
         if others := [word for word in WORDS if word not in own]:
             parts += [Text("Other words\n", "bold"), *_paragraphs(others)]
-        with Vertical():
+        with Vertical() as dialog:
+            dialog.border_title = f"Words in {self.pane}"
             with VerticalScroll():
                 yield Static(Group(*parts), id="help-text", markup=False)
             yield DialogKeys()

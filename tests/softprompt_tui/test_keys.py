@@ -448,7 +448,7 @@ def test_a_question_mark_explains_the_words_of_the_focused_pane_first(keys: tupl
             d.app.screen.set_focus(d.app.main.prompt_pane.query_one("#field-contexts"))  # a choice is no text field
         await d.pilot.press("question_mark")
         await d.until(lambda: isinstance(d.app.screen, WordsScreen))
-        await d.until(lambda: len(d.text().splitlines()) == 24 and first in "".join(d.text().splitlines()[4:8]))
+        await d.until(lambda: len(d.text().splitlines()) == 24 and first in "".join(d.text().splitlines()[2:7]))
         await d.pilot.press("question_mark")
         await d.until(lambda: d.app.screen is d.app.main)
 
