@@ -78,7 +78,7 @@ MORE_GROUPS: dict[str, dict[str, Field]] = {
     "training": {
         "name": Field("name", "name in the library", "empty: made from the prompt"),
         "restarts": Field("restarts", "trained together; the best one is saved", f"1 to {MAX_RESTARTS}", "1"),
-        "rate": Field("rate", "learning rate, in std of token embeddings", "up to 100", f"{DEFAULT_RATE:g}"),
+        "rate": Field("rate", "learning rate, in std of embeddings", "up to 100", f"{DEFAULT_RATE:g}"),
         "init": Field(
             "init",
             "where the soft tokens start",
@@ -90,7 +90,7 @@ MORE_GROUPS: dict[str, dict[str, Field]] = {
                 "first": "the prompt's first tokens",
             },
         ),
-        "patience": Field("patience", "stop after so many steps without progress", "1 or more; empty: never"),
+        "patience": Field("patience", "steps without progress before it stops", "1 or more; empty: never"),
         "norms": Field(
             "norms",
             "length of the soft tokens",
@@ -126,7 +126,7 @@ MORE_GROUPS: dict[str, dict[str, Field]] = {
             choices={family: f"what {name} reads; for hidden and mixed" for family, name in FAMILY_NAMES.items()},
             kind="text",
         ),
-        "share": Field("share", "for mixed: weight of the hidden objective", "between 0 and 1", "0.3", kind="text"),
+        "share": Field("share", "for mixed: weight of hidden", "between 0 and 1", "0.3", kind="text"),
         "against": Field("against", "for contrastive: prompts to avoid", "split by |", kind="text"),
     },
     "prompt": {
@@ -161,9 +161,7 @@ MORE_GROUPS: dict[str, dict[str, Field]] = {
             kind="causal",
         ),
         "questions": Field("questions", "a file of questions to answer", "one a line; empty: built-in", kind="causal"),
-        "self_study": Field(
-            "study", "further questions that the model writes itself", "0 to 1,000", "0", kind="causal"
-        ),
+        "self_study": Field("study", "questions that the model itself adds", "0 to 1,000", "0", kind="causal"),
     },
     "hard readout": {
         "hard": Field(

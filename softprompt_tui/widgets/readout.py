@@ -74,9 +74,10 @@ class Readout(NamedTuple):
 class ReadoutPane(VerticalScroll):
     """Shows a readout and highlights the words that have changed since the previous one of the same run or entry."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"readout--bar"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"readout--bar", "readout--rest"}
     DEFAULT_CSS = """
     ReadoutPane > .readout--bar { color: $primary; }
+    ReadoutPane > .readout--rest { color: $border-blurred; }
     ReadoutPane > #readout.-placeholder { color: $text-muted; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -206,15 +207,17 @@ class ReadoutPane(VerticalScroll):
         number = unknown if similarity is None else format_number(similarity)
         head = Text.assemble((f"{label:<{LABEL_CELLS}}", "dim"), (f"{number:<{VALUE_CELLS - 1}} ", "bold"))
         if width >= BARS_FROM_WIDTH:
-            head.append_text(self._bar(similarity or 0.0, BAR_CELLS)).append("  ")
+            bar = Text(" " * BAR_CELLS) if similarity is None else self._bar(similarity, BAR_CELLS)
+            head.append_text(bar).append("  ")
         wrapped = text.wrap(self.app.console, max(8, width - len(head)), overflow="fold") or [Text()]
         return [head + wrapped[0], *(Text(" " * len(head)).append_text(line) for line in wrapped[1:])]
 
     def _bar(self, share: float, cells: int) -> Text:
-        """Return a bar of this share of the cells."""
+        """Return a bar of this share of the cells. The rest is a thin line: other bars have other lengths."""
         filled = round(min(1.0, max(0.0, share)) * cells)
         style = self.get_component_rich_style("readout--bar", partial=True)
-        return Text("━" * filled, style).append(" " * (cells - filled))
+        rest = self.get_component_rich_style("readout--rest", partial=True)
+        return Text("━" * filled, style).append("─" * (cells - filled), rest)
 
     def _token_lines(self, shown: Readout, width: int, height: int) -> list[Text]:
         """Return each soft token's nearest words with bars, or as many words as fit into one line for each token."""
