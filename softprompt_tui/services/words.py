@@ -31,7 +31,9 @@ WORDS = (
         "What training makes smaller: 1 - similarity, on average over the prompt alone and in contexts. Lower is "
         "better.",
     ),
-    Word(("step",), "One small change of the soft tokens. A run takes as many steps as its field says, or fewer."),
+    Word(
+        ("step", "steps"), "One small change of the soft tokens. A run takes as many steps as its field says, or fewer."
+    ),
     Word(("round",), "One pass of the search for a hard readout over its words."),
     Word(("speed",), "Training steps in a second."),
     Word(("left",), "The time until the last step, at the speed of now."),
@@ -107,21 +109,53 @@ WORDS = (
     Word(("size",), "The bytes of a file, or of a model's files on disk."),
     Word(("here",), "Whether a model is on this machine, or how far its download is."),
     Word(("read by",), "The image programs that use this text encoder. A language model answers instead."),
+    Word(
+        ("KL",),
+        "With a language model: how far the soft tokens move the probabilities of each answer token away from those "
+        "with your prompt. 0 means no difference.",
+    ),
+    Word(
+        ("agreement", "agree"),
+        "With a language model: the share of answer tokens that are the likeliest with your prompt and with the soft "
+        "tokens. The library lists it as similar.",
+    ),
+    Word(
+        ("of the floor", "of floor", "floors"),
+        "The KL as a share of the KL without training: of no prompt, or of the prompt's beginning in as many tokens. "
+        "Below .4 is good.",
+    ),
+    Word(
+        ("question", "none", "answers"),
+        "A question that training has not seen, with three answers of a language model: with the soft tokens, with "
+        "your hard prompt, with none.",
+    ),
+    Word(
+        ("placement",),
+        "Where the soft tokens of a language model stand: in place of the system text, before the user's text, or "
+        "before a plain text.",
+    ),
+    Word(("accuracy",), "Of tuning on examples: the share of the examples whose likeliest answer is the output."),
     Word(("type",), "Text encoders turn a text into an embedding, language models answer it."),
 )
 
 PANE_WORDS = {
     "prompt": ("soft prompt", "soft token", "tokens", "contexts", "hard prompt", "model"),
-    "loss": ("similarity", "best", "loss", "composed", "step", "speed", "left", "restart", "round"),
-    "readout": ("readout", "soft", "as text", "hard", "floor", "cosine", "composed", "soft token"),
+    "loss": (
+        "similarity", "best", "loss", "composed", "step", "speed", "left", "restart", "round",
+        "KL", "agreement", "of the floor", "accuracy",
+    ),
+    "readout": ("readout", "soft", "as text", "hard", "floor", "cosine", "composed", "soft token", "question"),
     "detail": (
-        "model", "soft tokens", "similarity", "composed", "worst", "floor", "hidden-state", "readout", "hard readout",
+        "model", "soft tokens", "similarity", "composed", "worst", "floor", "hidden-state", "KL", "agreement", "placement", "readout", "hard readout",
         "trained", "created", "mixed", "file", "tags", "warnings", "versions", "id", "sweep", "state",
     ),
-    "library": ("name", "k", "similarity", "composed", "model", "tags", "age", "readout"),
+    "library": ("name", "k", "similarity", "agreement", "composed", "model", "tags", "age", "readout"),
     "compose": ("fidelity", "floor", "tokens", "to the other text", "soft token"),
     "runs": ("state", "kind", "step", "similarity", "age", "name", "sweep", "hard readout"),
-    "sweep": ("tokens", "similarity", "composed", "worst", "floor", "as text", "readout", "knee"),
+    "sweep": (
+        "tokens", "similarity", "composed", "worst", "floor", "as text", "readout", "knee", "KL",
+        "agreement", "of the floor",
+    ),
     "models": ("model", "type", "width", "layers", "context", "size", "here", "read by"),
 }  # fmt: skip
 

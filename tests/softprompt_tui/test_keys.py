@@ -20,6 +20,7 @@ from softprompt.worker.summary import RunSummary
 from softprompt_tui import screens
 from softprompt_tui.bindings import APP_BINDINGS, MAIN_BINDINGS
 from softprompt_tui.rendering.details import entry_facts, run_facts
+from softprompt_tui.rendering.measures import measure_names
 from softprompt_tui.screens.choice import ChoiceScreen
 from softprompt_tui.screens.dialogs import AskKey, AskText
 from softprompt_tui.screens.docs import DocsScreen
@@ -52,6 +53,7 @@ from softprompt_tui.widgets.loss import LossFigures, Styles, render_figures
 from softprompt_tui.widgets.runs import COLUMNS as RUNS_COLUMNS
 from tests.app_harness import Session, run_scene, runtime  # noqa: F401  # runtime is a fixture
 from tests.library_model import a_prompt
+from tests.softprompt_tui.test_language_models import a_language_prompt
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -402,16 +404,19 @@ def shown_labels() -> dict[str, set[str]]:
     """Return the labels that each pane can show."""
     figures = render_figures(LossFigures(3, 300, 0.1, 0.9, 0.9, 0.8, 9.0, is_running=True), (3, 0.1), 200, Styles())
     search = render_figures(LossFigures(3, 300, is_running=True, is_search=True), None, 200, Styles())
+    answering = LossFigures(3, 160, 0.1, 0.9, 0.9, None, 9.0, objective="distill", kl_share=0.3)
+    answers = render_figures(answering, (3, 0.1), 200, Styles())
     run = _sweep_run()
-    entry = Library().save(a_prompt(name="fox"))
-    rows = (*entry_facts(Library().open(entry.id)).rows, *run_facts(run).rows)
+    prompts = (a_prompt(name="fox"), a_language_prompt())
+    entries = [Library().open(Library().save(prompt).id) for prompt in prompts]
+    rows = [row for entry in entries for row in entry_facts(entry).rows] + [*run_facts(run).rows]
     return {
         "library": {column.title for column in LIBRARY_COLUMNS},
         "runs": {column.title for column in RUNS_COLUMNS},
-        "sweep": {column.title for column in sweep_columns("")},
+        "sweep": {column.title for objective in ("", "distill") for column in sweep_columns(objective)},
         "models": {column.title for column in WIDE},
         "export": {column.title for column in EXPORT_COLUMNS if column.title != "for"},
-        "loss": {*dim_words(figures), *dim_words(search)},
+        "loss": {*dim_words(figures), *dim_words(search), *dim_words(answers), *measure_names("examples")},
         "detail": {label for label, _ in rows},
     }
 
