@@ -102,7 +102,7 @@ def test_export_offers_the_programs_that_read_language_models() -> None:
         await d.pilot.press("f4")
         await d.shows("pirate")
         await d.pilot.press("e")
-        await d.shows("transformers", "vllm", "peft-tokens", "loads the model first", "ask")
+        await d.shows("transformers", "vllm", "peft-tokens", "loads the model first", "question")
         assert "comfyui" not in d.text()
 
     run_scene(scene)
