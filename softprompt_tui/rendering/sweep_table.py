@@ -11,6 +11,7 @@ from softprompt.worker.summary import RunSummary
 from softprompt_tui.rendering.measures import is_for_language_model, measure_names
 from softprompt_tui.rendering.plots import TERMINAL_PALETTE, Palette, new_figure, set_log_ticks
 
+AXIS_CELLS = 8  # of the y axis and its labels
 TICK_LABEL_CELLS = 3  # width of a tick label on the x axis
 
 
@@ -75,6 +76,7 @@ def plot_sweep(
     new_figure(width, height)
     logs = [math.log10(value) for value in values]
     line = max(max(logs) - min(logs), 0.1) / (height - 3)  # one terminal line, in axis units
+    cells_per_token = max(1, width - AXIS_CELLS) / max(1, rows[-1].tokens - rows[0].tokens)
     plotext.ylim(min(logs) - 1.5 * line, max(logs) + 1.5 * line)
     knee = next((row.tokens for row in rows if row.knee), None)
     if knee is not None:
@@ -86,9 +88,12 @@ def plot_sweep(
         if curve:
             heights = [math.log10(value) for _, value in curve]
             plotext.plot([k for k, _ in curve], heights, marker="braille", color=color)
-            offset = line if name == upper else -line  # the upper curve's label goes above it, the lower's below
-            plotext.text(name, curve[-1][0], heights[-1] + offset, alignment="right", color=color)
+            # the upper curve's label goes above the part of the curve that it spans, the lower's below
+            first = curve[-1][0] - len(name) / cells_per_token - 1
+            spanned = [y for (k, _), y in zip(curve, heights, strict=True) if k >= first]
+            y = max(spanned) + line if name == upper else min(spanned) - line
+            plotext.text(name, curve[-1][0], y, alignment="right", color=color)
     set_log_ticks(values)
-    stride = math.ceil(len(rows) * TICK_LABEL_CELLS / max(1, width - 8))
+    stride = math.ceil(len(rows) * TICK_LABEL_CELLS / max(1, width - AXIS_CELLS))
     plotext.xticks([row.tokens for row in rows][::stride])
     return str(plotext.build())

@@ -248,7 +248,7 @@ class HelpScreen(ModalScreen[None]):
             label_grid(GLOBAL_KEYS, "bold"),
         )
         with Vertical() as dialog:
-            dialog.border_title = f"Help: {self.pane}"
+            dialog.border_title = f"Help: {self.pane.capitalize()}"
             with VerticalScroll():
                 yield Static(text, id="help-text", markup=False)
             yield DialogKeys()

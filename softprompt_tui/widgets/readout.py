@@ -36,7 +36,7 @@ PLACEHOLDER = "Shows the nearest words of each soft token."
 MEANINGS = (  # shown where there is room
     ("soft", "how similar the soft tokens are to the prompt"),
     ("as text", "the same of their nearest words, typed as a text"),
-    ("hard", "the same of the best real words, which x searches for"),
+    ("hard", "the same of real words, which x searches for"),
     ("[v1]", "the first soft token: its nearest words and their cosines"),
 )
 
