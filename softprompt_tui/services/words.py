@@ -146,7 +146,8 @@ PANE_WORDS = {
     ),
     "readout": ("readout", "soft", "as text", "hard", "floor", "cosine", "composed", "soft token", "question"),
     "detail": (
-        "model", "soft tokens", "similarity", "composed", "worst", "floor", "hidden-state", "KL", "agreement", "placement", "readout", "hard readout",
+        "model", "soft tokens", "similarity", "composed", "worst", "floor", "hidden-state", "KL", "agreement",
+        "placement", "readout", "hard readout",
         "trained", "created", "mixed", "file", "tags", "warnings", "versions", "id", "sweep", "state",
     ),
     "library": ("name", "k", "similarity", "agreement", "composed", "model", "tags", "age", "readout"),
