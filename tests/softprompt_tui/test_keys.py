@@ -316,6 +316,12 @@ def test_the_interface_begins_with_the_defaults_of_the_engine_and_the_commands()
     typed, default = Settings().train, config.TrainConfig()
     assert (typed["tokens"], typed["steps"], typed["stop_at"]) == (str(default.tokens), str(default.steps), "")
     assert (default.stop_at, typed["contexts"]) == (None, "yes")
+    for kind in ("text", "causal"):
+        default, shown = config.config_for(kind, {}), settings_of(kind)
+        assert (float(shown["rate"].default), shown["init"].default) == (default.rate, default.init)
+        assert (int(shown["restarts"].default), int(shown["seed"].default)) == (default.restarts, default.seed)
+        assert fields.KIND_DEFAULTS[kind]["tokens"] == str(default.tokens)
+        assert fields.KIND_DEFAULTS[kind]["steps"] == str(default.steps)
 
 
 def test_an_explanation_says_what_is_allowed_and_the_default() -> None:
