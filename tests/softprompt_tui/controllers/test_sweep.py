@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Callable
 
 import pytest
+from textual.widgets import Static
 
 from softprompt import Library
 from softprompt.errors import ConfigError
@@ -195,6 +197,37 @@ def test_a_plot_needs_two_points_and_marks_the_knee() -> None:
     assert (
         plot_sweep([SweepResult(1, 1.0), SweepResult(2, math.nextafter(1, 2))], 60, 16) == ""
     )  # a log axis cannot show these values
+
+
+def test_a_label_hides_no_part_of_its_curve() -> None:
+    """Also if the curve falls and rises again where the label is: both curves have a cell in each of its columns."""
+    rows = [SweepResult(k, 1 - 1e-5 * (4 + (k - 12) ** 2), 1 - 1e-3 * (9 + (k - 12) ** 2)) for k in range(1, 17)]
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in plot_sweep(rows, 62, 22).splitlines()]
+    for label in ("1 - similarity", "1 - composed"):
+        (line,) = (line for line in lines if label in line)
+        for column in range(start := line.index(label), start + len(label) - 1):
+            assert sum("\u2800" < line[column] <= "\u28ff" for line in lines if column < len(line)) >= 2
+
+
+def test_the_plot_is_drawn_again_when_other_lines_take_its_room_or_return_it() -> None:
+    async def scene(d: Session) -> None:
+        run = await d.sweep()
+        d.worker.begin(run)
+        d.worker.report_sweep(run, 150, [(k, 1 - 0.1 / k, 1 - 0.2 / k) for k in range(1, 17)])
+        plot, lines_above = d.app.screen.query_one("#sweep-plot", Static), d.app.screen.query_one("#sweep-state")
+
+        def is_drawn_in(height: int) -> bool:
+            return plot.size.height == height == len(str(plot.content).splitlines())
+
+        await d.shows("1 - composed", "step 150 of 300")
+        height = plot.size.height
+        await d.until(lambda: is_drawn_in(height))
+        lines_above.styles.min_height = lines_above.outer_size.height + 2  # as a long message does
+        await d.until(lambda: is_drawn_in(height - 2))
+        lines_above.styles.min_height = None
+        await d.until(lambda: is_drawn_in(height))
+
+    run_scene(scene)
 
 
 def test_the_command_prints_a_table_and_a_plot_and_saves_nothing_by_default(run: Run) -> None:
